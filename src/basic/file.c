@@ -1,0 +1,179 @@
+#include "file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "str.h"
+
+int file_read_fd(int fd, size_t max, char **ret_data, size_t *ret_len)
+{
+	CLEANUP_FREE char *data = NULL;
+	size_t len = 0, size = 0;
+
+	for (;;) {
+		ssize_t n;
+
+		if (len + 1 >= size) {
+			size_t bigger = size ? size * 2 : 4096;
+			char *p;
+
+			if (bigger > max + 2)
+				bigger = max + 2;
+			if (bigger <= size)
+				return -EFBIG;
+			p = realloc(data, bigger);
+			if (!p)
+				return -ENOMEM;
+			data = p;
+			size = bigger;
+		}
+		n = fd_read_full(fd, data + len, size - len - 1);
+		if (n < 0)
+			return (int)n;
+		len += (size_t)n;
+		if (len > max)
+			return -EFBIG;
+		if (len + 1 < size)
+			break;
+	}
+	data[len] = 0;
+	*ret_data = TAKE_PTR(data);
+	if (ret_len)
+		*ret_len = len;
+	return 0;
+}
+
+int file_read_at(int dirfd, const char *name, size_t max, char **ret_data, size_t *ret_len)
+{
+	CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY);
+
+	if (fd < 0)
+		return -errno;
+	return file_read_fd(fd, max, ret_data, ret_len);
+}
+
+static int file_fill(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+{
+	CLEANUP_CLOSE int fd =
+		openat(dirfd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = fd_write_all(fd, data, len);
+	if (r < 0)
+		return r;
+	if (fchmod(fd, mode) < 0)
+		return -errno;
+	return 0;
+}
+
+int file_write_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode)
+{
+	char temporary[NAME_MAX + 1];
+	unsigned long tag;
+	int r;
+
+	if (getrandom(&tag, sizeof tag, 0) != sizeof tag)
+		return -errno;
+	r = snprintf(temporary, sizeof temporary, ".%s.%lx", name, tag);
+	if (r < 0 || (size_t)r >= sizeof temporary)
+		return -ENAMETOOLONG;
+	r = file_fill(dirfd, temporary, data, len, mode);
+	if (r >= 0 && renameat(dirfd, temporary, dirfd, name) < 0)
+		r = -errno;
+	if (r < 0 && r != -EEXIST)
+		unlinkat(dirfd, temporary, 0);
+	return r;
+}
+
+int file_mkdir_at(int dirfd, const char *name, mode_t mode)
+{
+	int fd;
+
+	if (mkdirat(dirfd, name, mode) < 0 && errno != EEXIST)
+		return -errno;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int file_mkdir_path(const char *path, mode_t mode)
+{
+	CLEANUP_FREE char *copy = strdup(path);
+	int fd;
+
+	if (!copy)
+		return -ENOMEM;
+	for (char *p = copy + 1; *copy && *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = 0;
+		if (mkdir(copy, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	if (mkdir(copy, mode) < 0 && errno != EEXIST)
+		return -errno;
+	fd = open(copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static void dir_close(DIR *d)
+{
+	if (d)
+		closedir(d);
+}
+
+DEFINE_CLEANUP(DIR *, dir_close);
+
+static int file_empty_dir(int fd)
+{
+	CLEANUP(dir_closep) DIR *d = NULL;
+	int copy = dup(fd), r = 0;
+
+	if (copy < 0)
+		return -errno;
+	fcntl(copy, F_SETFD, FD_CLOEXEC);
+	d = fdopendir(copy);
+	if (!d) {
+		r = -errno;
+		close(copy);
+		return r;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
+		int q;
+
+		if (str_eq(e->d_name, ".") || str_eq(e->d_name, ".."))
+			continue;
+		q = file_remove_tree_at(fd, e->d_name);
+		if (q < 0 && r == 0)
+			r = q;
+	}
+	return r;
+}
+
+int file_remove_tree_at(int dirfd, const char *name)
+{
+	CLEANUP_CLOSE int fd = -EBADF;
+	int r;
+
+	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	if (errno != EISDIR && errno != EPERM)
+		return -errno;
+	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = file_empty_dir(fd);
+	if (r < 0)
+		return r;
+	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}

@@ -1,0 +1,26 @@
+/* Whole files, atomically, below a directory descriptor. 0 or -errno. */
+#pragma once
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/*
+ * Reads NAME below DIRFD whole: -EFBIG above MAX bytes, never follows a last symlink. *RET_DATA is
+ * on the heap and NUL-terminated beyond *RET_LEN (which may be NULL).
+ */
+int file_read_at(int dirfd, const char *name, size_t max, char **ret_data, size_t *ret_len);
+
+/* The same from an open descriptor, from its present offset. */
+int file_read_fd(int fd, size_t max, char **ret_data, size_t *ret_len);
+
+/* Writes a temporary file and renames it to NAME; a failure leaves neither behind. */
+int file_write_at(int dirfd, const char *name, const void *data, size_t len, mode_t mode);
+
+/* Opens (and first makes) the directory NAME below DIRFD, O_NOFOLLOW. Returns the descriptor. */
+int file_mkdir_at(int dirfd, const char *name, mode_t mode);
+
+/* mkdir -p, and opens the last one. Intermediate directories get mode 0755. */
+int file_mkdir_path(const char *path, mode_t mode);
+
+/* Removes NAME and all below it, staying below DIRFD. 0 when it is not there. */
+int file_remove_tree_at(int dirfd, const char *name);

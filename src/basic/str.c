@@ -1,0 +1,153 @@
+#include "str.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cleanup.h"
+
+char *str_printf(const char *format, ...)
+{
+	va_list ap;
+	char *s;
+	int r;
+
+	va_start(ap, format);
+	r = vasprintf(&s, format, ap);
+	va_end(ap);
+	return r < 0 ? NULL : s;
+}
+
+int str_set(char **p, const char *s)
+{
+	char *copy = NULL;
+
+	if (s) {
+		copy = strdup(s);
+		if (!copy)
+			return -ENOMEM;
+	}
+	free(*p);
+	*p = copy;
+	return 0;
+}
+
+size_t str_escape(char *out, size_t size, const void *in, size_t len, const char *keep)
+{
+	const uint8_t *p = in;
+	size_t n = 0;
+
+	if (size == 0)
+		return 0;
+	for (size_t i = 0; i < len; i++) {
+		bool plain = (p[i] >= 0x20 && p[i] != 0x7f && p[i] != '\\') ||
+			     (p[i] != 0 && keep && strchr(keep, p[i]));
+		size_t need = plain ? 1 : 4;
+
+		if (n + need >= size)
+			break;
+		if (plain)
+			out[n] = (char)p[i];
+		else
+			snprintf(out + n, size - n, "\\x%02x", p[i]);
+		n += need;
+	}
+	out[n] = 0;
+	return n;
+}
+
+size_t str_distance(const char *a, const char *b)
+{
+	size_t row[65], la = strlen(a), lb = strlen(b);
+
+	if (la > 64 || lb > 64)
+		return SIZE_MAX;
+	for (size_t j = 0; j <= lb; j++)
+		row[j] = j;
+	for (size_t i = 1; i <= la; i++) {
+		size_t diagonal = row[0];
+
+		row[0] = i;
+		for (size_t j = 1; j <= lb; j++) {
+			size_t change = diagonal + (a[i - 1] != b[j - 1]);
+			size_t least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+
+			diagonal = row[j];
+			row[j] = change < least ? change : least;
+		}
+	}
+	return row[lb];
+}
+
+uint64_t str_hash(const char *s)
+{
+	uint64_t h = 0xcbf29ce484222325;
+
+	for (; *s; s++)
+		h = (h ^ (uint8_t)*s) * 0x100000001b3;
+	return h;
+}
+
+void str_hex(char *out, const void *in, size_t len)
+{
+	static const char digits[] = "0123456789abcdef";
+	const uint8_t *p = in;
+
+	for (size_t i = 0; i < len; i++) {
+		out[2 * i] = digits[p[i] >> 4];
+		out[2 * i + 1] = digits[p[i] & 15];
+	}
+	out[2 * len] = 0;
+}
+
+void strv_free(char **v)
+{
+	for (char **p = v; p && *p; p++)
+		free(*p);
+	free(v);
+}
+
+size_t strv_length(char *const *v)
+{
+	size_t n = 0;
+
+	while (v && v[n])
+		n++;
+	return n;
+}
+
+static int strv_push_consume(char ***v, char *s)
+{
+	size_t n = strv_length(*v);
+	char **bigger;
+
+	if (!s)
+		return -ENOMEM;
+	bigger = reallocarray(*v, n + 2, sizeof *bigger);
+	if (!bigger) {
+		free(s);
+		return -ENOMEM;
+	}
+	bigger[n] = s;
+	bigger[n + 1] = NULL;
+	*v = bigger;
+	return 0;
+}
+
+int strv_push(char ***v, const char *s)
+{
+	return strv_push_consume(v, strdup(s));
+}
+
+int strv_pushf(char ***v, const char *format, ...)
+{
+	va_list ap;
+	char *s;
+	int r;
+
+	va_start(ap, format);
+	r = vasprintf(&s, format, ap);
+	va_end(ap);
+	return r < 0 ? -ENOMEM : strv_push_consume(v, s);
+}

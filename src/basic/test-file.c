@@ -1,0 +1,91 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "sockun.h"
+#include "unit.h"
+
+static int dir_setup(void **state)
+{
+	char template[] = "/tmp/uvms-test-file-XXXXXX";
+	int *fd = malloc(sizeof *fd);
+
+	*fd = open(mkdtemp(template), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	*state = fd;
+	return *fd < 0;
+}
+
+static int dir_teardown(void **state)
+{
+	char link[64], path[256];
+	ssize_t n;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", *(int *)*state);
+	n = readlink(link, path, sizeof path - 1);
+	path[n] = 0;
+	close(*(int *)*state);
+	free(*state);
+	return file_remove_tree_at(AT_FDCWD, path);
+}
+
+static void round_trip(void **state)
+{
+	int dir = *(int *)*state;
+	CLEANUP_FREE char *data = NULL;
+	size_t len;
+
+	assert_int_equal(file_write_at(dir, "a", "hello", 5, 0600), 0);
+	assert_int_equal(file_read_at(dir, "a", 5, &data, &len), 0);
+	assert_int_equal(len, 5);
+	assert_string_equal(data, "hello");
+	assert_int_equal(file_read_at(dir, "a", 4, &data, &len), -EFBIG);
+	assert_int_equal(file_read_at(dir, "none", 4, &data, &len), -ENOENT);
+	assert_int_equal(symlinkat("a", dir, "link"), 0);
+	assert_int_equal(file_read_at(dir, "link", 5, &data, &len), -ELOOP);
+}
+
+static void removes_trees_but_follows_no_link(void **state)
+{
+	int dir = *(int *)*state;
+	CLEANUP_CLOSE int sub = file_mkdir_at(dir, "sub", 0700);
+	struct stat st;
+
+	assert_int_equal(file_write_at(dir, "kept", "x", 1, 0600), 0);
+	assert_int_equal(symlinkat("../kept", sub, "link"), 0);
+	assert_int_equal(mkdirat(sub, "deeper", 0700), 0);
+	assert_int_equal(file_remove_tree_at(dir, "sub"), 0);
+	assert_int_equal(fstatat(dir, "sub", &st, 0), -1);
+	assert_int_equal(fstatat(dir, "kept", &st, 0), 0);
+	assert_int_equal(file_remove_tree_at(dir, "sub"), 0);
+}
+
+static void long_socket_paths(void **state)
+{
+	int dir = *(int *)*state;
+	CLEANUP_CLOSE int sub = -EBADF, listener = -EBADF, peer = -EBADF;
+	char name[200];
+
+	memset(name, 'n', sizeof name);
+	name[199] = 0;
+	sub = file_mkdir_at(dir, name, 0700);
+	assert_true(sub >= 0);
+	listener = sockun_listen_at(sub, "control", 0600, 4);
+	assert_true(listener >= 0);
+	peer = sockun_connect_at(sub, "control");
+	assert_true(peer >= 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(round_trip),
+		cmocka_unit_test(removes_trees_but_follows_no_link),
+		cmocka_unit_test(long_socket_paths),
+	};
+
+	return cmocka_run_group_tests(tests, dir_setup, dir_teardown);
+}
