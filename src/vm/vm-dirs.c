@@ -1,0 +1,130 @@
+#include "vm-dirs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "str.h"
+
+struct dir_rule {
+	const char *override; /* environment: the whole path */
+	const char *system;
+	const char *xdg;  /* environment: the parent */
+	const char *home; /* below $HOME when that is unset */
+};
+
+static const struct dir_rule state_rule = { "UVMS_STATE_DIR", "/var/lib/uvms", "XDG_STATE_HOME",
+	".local/state" };
+static const struct dir_rule runtime_rule = { "UVMS_RUNTIME_DIR", "/run/uvms", "XDG_RUNTIME_DIR",
+	NULL };
+static const struct dir_rule config_rule = { "UVMS_CONFIG_DIR", "/etc/uvms", "XDG_CONFIG_HOME",
+	".config" };
+
+static char *dir_runtime_fallback(void)
+{
+	struct stat st;
+	char path[64];
+
+	snprintf(path, sizeof path, "/run/user/%u", getuid());
+	if (stat(path, &st) == 0 && st.st_uid == getuid())
+		return str_printf("%s/uvms", path);
+	return str_printf("/tmp/uvms-%u", getuid());
+}
+
+static char *dir_find(const struct dir_rule *rule)
+{
+	const char *v = getenv(rule->override);
+
+	if (v && *v == '/')
+		return strdup(v);
+	if (v && *v) {
+		CLEANUP_FREE char *cwd = getcwd(NULL, 0);
+
+		return cwd ? str_printf("%s/%s", cwd, v) : NULL;
+	}
+	if (geteuid() == 0)
+		return strdup(rule->system);
+	v = getenv(rule->xdg);
+	if (v && *v == '/')
+		return str_printf("%s/uvms", v);
+	if (!rule->home)
+		return dir_runtime_fallback();
+	v = getenv("HOME");
+	return str_printf("%s/%s/uvms", v && *v ? v : "/", rule->home);
+}
+
+/* A directory in a place where others may write (/tmp) must be ours and closed to them. */
+static int dir_make(const char *path)
+{
+	CLEANUP_CLOSE int fd = file_mkdir_path(path, geteuid() == 0 ? 0711 : 0700);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_uid != geteuid() || (st.st_mode & 022) ? -EPERM : 0;
+}
+
+int vm_dirs_init(struct vm_dirs *ret)
+{
+	struct vm_dirs d = { dir_find(&state_rule), dir_find(&runtime_rule),
+		dir_find(&config_rule) };
+	int r = d.state && d.runtime && d.config ? 0 : -ENOMEM;
+
+	if (r == 0)
+		r = dir_make(d.state);
+	if (r == 0)
+		r = dir_make(d.runtime);
+	if (r < 0) {
+		vm_dirs_finish(&d);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}
+
+void vm_dirs_finish(struct vm_dirs *d)
+{
+	free(d->state);
+	free(d->runtime);
+	free(d->config);
+	*d = (struct vm_dirs){ 0 };
+}
+
+static int dir_open(int parent, const char *path)
+{
+	int fd = openat(parent, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int vm_dirs_open_state(const struct vm_dirs *d, const char *name)
+{
+	CLEANUP_CLOSE int top = dir_open(AT_FDCWD, d->state);
+
+	return top < 0 ? top : file_mkdir_at(top, name, 0711);
+}
+
+static int dir_open_sub(int top, const char *name, int create)
+{
+	return create ? file_mkdir_at(top, name, 0711) : dir_open(top, name);
+}
+
+int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+
+	return vms < 0 ? vms : dir_open_sub(vms, vm_name, create);
+}
+
+int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create)
+{
+	CLEANUP_CLOSE int top = dir_open(AT_FDCWD, d->runtime);
+
+	return top < 0 ? top : dir_open_sub(top, vm_name, create);
+}

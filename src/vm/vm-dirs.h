@@ -1,0 +1,26 @@
+/*
+ * Where uvms keeps things. System (root): /var/lib/uvms, /run/uvms, /etc/uvms. User:
+ * $XDG_STATE_HOME/uvms, $XDG_RUNTIME_DIR/uvms, $XDG_CONFIG_HOME/uvms, each with its usual fallback.
+ * UVMS_STATE_DIR, UVMS_RUNTIME_DIR and UVMS_CONFIG_DIR go before all of them.
+ *
+ *   STATE/store/            the OCI image layout (image/)
+ *   STATE/vms/NAME/         spec.json, last/{status.json,console,vmm.log,vsockd.log,supervisor.log}
+ *   STATE/leases/KIND-N     the name that holds number N (lease)
+ *   RUNTIME/NAME/lock       the name lock; RUNTIME/NAME/current → the incarnation's directory
+ */
+#pragma once
+
+struct vm_dirs {
+	char *state; /* owned, absolute paths */
+	char *runtime;
+	char *config;
+};
+
+/* Finds the paths and makes STATE and RUNTIME (0711 for root, else 0700). 0 or -errno. */
+int vm_dirs_init(struct vm_dirs *ret);
+void vm_dirs_finish(struct vm_dirs *d);
+
+/* Open directory descriptors below them; made when missing. Descriptor or -errno. */
+int vm_dirs_open_state(const struct vm_dirs *d, const char *name);
+int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create);
+int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create);

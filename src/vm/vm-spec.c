@@ -1,0 +1,146 @@
+#include "vm-spec.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "json-codec.h"
+#include "str.h"
+#include "vm-name.h"
+
+static const struct json_field spec_fields[] = {
+	JSON_FIELD(struct vm_spec, name, JSON_STR, .max = VM_NAME_MAX),
+	JSON_FIELD(struct vm_spec, image, JSON_STR, .max = 255),
+	JSON_FIELD(struct vm_spec, kernel, JSON_STR, .max = 255),
+	JSON_FIELD(struct vm_spec, command, JSON_STRV),
+	JSON_FIELD(struct vm_spec, env, JSON_STRV),
+	JSON_FIELD(struct vm_spec, workdir, JSON_STR),
+	JSON_FIELD(struct vm_spec, user, JSON_STR, .max = 255),
+	JSON_FIELD(struct vm_spec, backend, JSON_STR, .max = 16),
+	JSON_FIELD(struct vm_spec, accel, JSON_STR, .max = 16),
+	JSON_FIELD(struct vm_spec, memory_bytes, JSON_U64, .max = UINT64_C(1) << 46),
+	JSON_FIELD(struct vm_spec, root_bytes, JSON_U64, .max = UINT64_C(1) << 46),
+	JSON_FIELD(struct vm_spec, start_timeout_usec, JSON_U64),
+	JSON_FIELD(struct vm_spec, stop_timeout_usec, JSON_U64),
+	JSON_FIELD(struct vm_spec, cpus, JSON_U32),
+	JSON_FIELD(struct vm_spec, hotplug_slots, JSON_U32),
+	JSON_FIELD(struct vm_spec, keep, JSON_BOOL),
+	JSON_FIELD(struct vm_spec, attached, JSON_BOOL),
+	JSON_FIELD(struct vm_spec, getty, JSON_BOOL),
+};
+
+void vm_spec_init(struct vm_spec *ret)
+{
+	*ret = (struct vm_spec){
+		.memory_bytes = VM_MEMORY_DEFAULT_BYTES,
+		.start_timeout_usec = UINT64_C(180) * 1000000,
+		.stop_timeout_usec = UINT64_C(90) * 1000000,
+		.cpus = 1,
+	};
+}
+
+void vm_spec_finish(struct vm_spec *s)
+{
+	json_codec_release(spec_fields, ARRAY_SIZE(spec_fields), s);
+}
+
+static bool spec_is_one_of(const char *s, const char *const *list)
+{
+	for (; *list; list++) {
+		if (str_eq(s, *list))
+			return true;
+	}
+	return s == NULL;
+}
+
+static char *spec_fault(const struct vm_spec *s)
+{
+	static const char *const backends[] = { "auto", "qemu", "null", NULL };
+	static const char *const accels[] = { "auto", "kvm", "tcg", NULL };
+	const char *reason;
+
+	if (!s->name || vm_name_check(s->name, &reason) < 0)
+		return str_printf("the name \"%s\" cannot be used: %s", str_or(s->name, ""),
+			s->name ? reason : "it is missing");
+	if (!s->image || !*s->image)
+		return strdup("no image is named");
+	if (s->cpus < 1 || s->cpus > VM_CPUS_MAX)
+		return str_printf("%u CPUs: it must be 1 to %d", s->cpus, VM_CPUS_MAX);
+	if (s->memory_bytes < VM_MEMORY_MIN_BYTES)
+		return strdup("a guest needs at least 64M of memory");
+	if (s->memory_bytes % (2 << 20))
+		return strdup("memory must be a multiple of 2M");
+	if (s->hotplug_slots > VM_HOTPLUG_SLOTS_MAX)
+		return str_printf(
+			"%u hot-plug slots: at most %d", s->hotplug_slots, VM_HOTPLUG_SLOTS_MAX);
+	if (!spec_is_one_of(s->backend, backends))
+		return str_printf(
+			"backend \"%s\": not supported; there are auto, qemu and null", s->backend);
+	if (!spec_is_one_of(s->accel, accels))
+		return str_printf(
+			"accelerator \"%s\": not supported; there are auto, kvm and tcg", s->accel);
+	return NULL;
+}
+
+int vm_spec_check(const struct vm_spec *s, char **ret_reason)
+{
+	CLEANUP_FREE char *fault = spec_fault(s);
+
+	if (!fault)
+		return 0;
+	if (ret_reason)
+		*ret_reason = TAKE_PTR(fault);
+	return -EINVAL;
+}
+
+struct json_object *vm_spec_to_json(const struct vm_spec *s)
+{
+	return json_codec_encode(spec_fields, ARRAY_SIZE(spec_fields), s);
+}
+
+int vm_spec_from_json(const char *text, size_t len, struct vm_spec *ret, char **ret_reason)
+{
+	CLEANUP(json_codec_putp) struct json_object *obj = NULL;
+	struct vm_spec s = { 0 };
+	const char *bad = "(not JSON)";
+	int r;
+
+	r = json_codec_parse(text, len, &obj);
+	if (r == 0)
+		r = json_codec_decode(obj, spec_fields, ARRAY_SIZE(spec_fields), &s, &bad);
+	if (r < 0 && r != -ENOMEM && ret_reason)
+		*ret_reason = str_printf("the field \"%s\" cannot be understood", bad);
+	if (r == 0)
+		r = vm_spec_check(&s, ret_reason);
+	if (r < 0) {
+		vm_spec_finish(&s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+int vm_spec_write(int vm_dirfd, const struct vm_spec *s)
+{
+	CLEANUP(json_codec_putp) struct json_object *obj = vm_spec_to_json(s);
+	const char *text =
+		obj ? json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY) : NULL;
+
+	if (!text)
+		return -ENOMEM;
+	return file_write_at(vm_dirfd, "spec.json", text, strlen(text), 0600);
+}
+
+int vm_spec_read(int vm_dirfd, struct vm_spec *ret, char **ret_reason)
+{
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+	int r;
+
+	r = file_read_at(vm_dirfd, "spec.json", VM_SPEC_TEXT_MAX, &text, &len);
+	if (r < 0)
+		return r;
+	return vm_spec_from_json(text, len, ret, ret_reason);
+}

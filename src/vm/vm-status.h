@@ -1,0 +1,51 @@
+/*
+ * What a VM is right now: `status` in the incarnation's directory while it lives, `last/status.json`
+ * in vms/NAME afterwards. Written to a temporary name and renamed. The file alone proves no life: the
+ * name lock does (vm_status_look()).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct json_object;
+struct vm_dirs;
+
+struct vm_status {
+	char *name;  /* owned, all strings */
+	char *state; /* starting, booting, running, stopping, stopped, failed */
+	char *image;
+	char *incarnation;
+	char *backend;
+	char *accel;
+	char *ready;           /* command, running, degraded; NULL: not yet */
+	char *failed_units;    /* lines, when degraded */
+	char *outcome;         /* clean, acpi, forced, crashed, panicked, failed; NULL: it lives */
+	char *cause;           /* of the outcome, one line */
+	char *exit_source;     /* cmd, signal: the end of the VM's own command */
+	char *isolation;       /* what was reached, words separated by spaces */
+	uint64_t started_usec; /* CLOCK_REALTIME */
+	uint64_t ready_usec;
+	uint64_t stopped_usec;
+	uint64_t console_dropped_bytes;
+	uint32_t supervisor_pid;
+	uint32_t vmm_pid;
+	uint32_t cid;
+	uint32_t uid;
+	uint32_t exit_code;
+	uint32_t boots; /* resets of the guest included */
+};
+
+void vm_status_finish(struct vm_status *s);
+struct json_object *vm_status_to_json(const struct vm_status *s);
+int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s);
+int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret);
+
+/*
+ * The status of VM_NAME as it is: the live one when the lock is held; else the last one, with state
+ * "stopped" (or "created" when it never ran). A held lock without a status file is "starting".
+ * -ENOENT: there is no such VM.
+ */
+int vm_status_look(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret);
+bool vm_status_is_alive(const struct vm_status *s);
