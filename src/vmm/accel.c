@@ -1,0 +1,267 @@
+#include "accel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#include "cleanup.h"
+#include "file.h"
+#include "str.h"
+#include "vm-dirs.h"
+
+#define ACCEL_LIMIT_USEC 25000
+#define ACCEL_GUEST_SIZE 4096
+
+/* mov ecx, 100000; again: dec ecx; jnz again; hlt — 16-bit real mode */
+static const uint8_t accel_guest[] = { 0x66, 0xb9, 0xa0, 0x86, 0x01, 0x00, 0x66, 0x49, 0x75, 0xfc,
+	0xf4 };
+
+struct accel_vm {
+	int kvm, vm, vcpu;   /* owned */
+	void *memory;        /* owned: ACCEL_GUEST_SIZE */
+	struct kvm_run *run; /* owned: run_size */
+	size_t run_size;
+};
+
+static uint64_t accel_now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static void accel_vm_finish(struct accel_vm *v)
+{
+	if (v->run)
+		munmap(v->run, v->run_size);
+	if (v->memory)
+		munmap(v->memory, ACCEL_GUEST_SIZE);
+	if (v->vcpu >= 0)
+		close(v->vcpu);
+	if (v->vm >= 0)
+		close(v->vm);
+	if (v->kvm >= 0)
+		close(v->kvm);
+}
+
+/* Maps with failure as NULL. */
+static void *accel_map(size_t size, int flags, int fd)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int accel_vm_registers(struct accel_vm *v)
+{
+	struct kvm_regs regs = { .rflags = 2 };
+	struct kvm_sregs sregs;
+
+	if (ioctl(v->vcpu, KVM_GET_SREGS, &sregs) < 0)
+		return -errno;
+	sregs.cs.base = 0;
+	sregs.cs.selector = 0;
+	if (ioctl(v->vcpu, KVM_SET_SREGS, &sregs) < 0)
+		return -errno;
+	return ioctl(v->vcpu, KVM_SET_REGS, &regs) < 0 ? -errno : 0;
+}
+
+static int accel_vm_make(struct accel_vm *v)
+{
+	struct kvm_userspace_memory_region region = { .memory_size = ACCEL_GUEST_SIZE };
+	int size;
+
+	v->vm = ioctl(v->kvm, KVM_CREATE_VM, 0);
+	if (v->vm < 0)
+		return -errno;
+	v->memory = accel_map(ACCEL_GUEST_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	if (!v->memory)
+		return -ENOMEM;
+	memcpy(v->memory, accel_guest, sizeof accel_guest);
+	region.userspace_addr = (uintptr_t)v->memory;
+	if (ioctl(v->vm, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+		return -errno;
+	v->vcpu = ioctl(v->vm, KVM_CREATE_VCPU, 0);
+	if (v->vcpu < 0)
+		return -errno;
+	size = ioctl(v->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	if (size < (int)sizeof *v->run)
+		return -EIO;
+	v->run_size = (size_t)size;
+	v->run = accel_map(v->run_size, MAP_SHARED, v->vcpu);
+	if (!v->run)
+		return -ENOMEM;
+	return accel_vm_registers(v);
+}
+
+static void accel_on_alarm(int signo)
+{
+}
+
+/* 0 with the time to HLT, -ETIME when the limit came first. */
+static int accel_vm_time(struct accel_vm *v, uint64_t *ret_usec)
+{
+	/* repeats, for an alarm that comes just before the ioctl */
+	struct itimerval limit = { { 0, 2000 }, { 0, ACCEL_LIMIT_USEC } }, off = { 0 };
+	struct sigaction act = { .sa_handler = accel_on_alarm }, old;
+	uint64_t start;
+	int r = 0;
+
+	sigaction(SIGALRM, &act, &old);
+	start = accel_now_usec();
+	setitimer(ITIMER_REAL, &limit, NULL);
+	do {
+		if (accel_now_usec() - start >= ACCEL_LIMIT_USEC)
+			r = -ETIME;
+		else if (ioctl(v->vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
+			r = -errno;
+		else if (v->run->exit_reason == KVM_EXIT_HLT)
+			break;
+		else if (v->run->exit_reason != KVM_EXIT_INTR)
+			r = -EIO;
+	} while (r == 0);
+	setitimer(ITIMER_REAL, &off, NULL);
+	sigaction(SIGALRM, &old, NULL);
+	*ret_usec = accel_now_usec() - start;
+	return r;
+}
+
+static int accel_probe_kvm(struct accel *a)
+{
+	CLEANUP(accel_vm_finish) struct accel_vm v = { .kvm = -1, .vm = -1, .vcpu = -1 };
+	int r;
+
+	v.kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (v.kvm < 0)
+		return -errno;
+	if (ioctl(v.kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+		return -EPROTO;
+	r = accel_vm_make(&v);
+	if (r < 0)
+		return r == -EACCES || r == -ENOENT ? -EIO : r;
+	return accel_vm_time(&v, &a->loop_usec);
+}
+
+static void accel_explain(struct accel *a, int r)
+{
+	switch (r) {
+	case 0:
+		snprintf(a->reason, sizeof a->reason,
+			"KVM runs guests at full speed (test loop: %llu us)",
+			(unsigned long long)a->loop_usec);
+		break;
+	case -ETIME:
+		snprintf(a->reason, sizeof a->reason,
+			"/dev/kvm answers, but a test loop did not end in 25 ms: a software KVM, "
+			"useless for a stock guest");
+		break;
+	case -ENOENT: snprintf(a->reason, sizeof a->reason, "there is no /dev/kvm"); break;
+	case -EACCES:
+		snprintf(a->reason, sizeof a->reason, "/dev/kvm may not be opened by this user");
+		break;
+	default:
+		snprintf(a->reason, sizeof a->reason, "/dev/kvm is there, but a test VM failed: %s",
+			strerror(-r));
+	}
+}
+
+/* The guest's emulated TSC ticks at the host's rate: measured once, over 10 ms. */
+static uint64_t accel_tsc_khz(void)
+{
+	struct timespec nap = { 0, 10 * 1000 * 1000 };
+	struct timespec a, b;
+	uint64_t from, to, nsec;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &a);
+	from = __rdtsc();
+	nanosleep(&nap, NULL);
+	clock_gettime(CLOCK_MONOTONIC_RAW, &b);
+	to = __rdtsc();
+	nsec = (uint64_t)(b.tv_sec - a.tv_sec) * 1000000000 + (uint64_t)(b.tv_nsec - a.tv_nsec);
+	return nsec ? (to - from) * 1000000 / nsec : 0;
+}
+
+void accel_probe(struct accel *ret)
+{
+	int r;
+
+	*ret = (struct accel){ 0 };
+	r = accel_probe_kvm(ret);
+	ret->kvm = r == 0;
+	if (!ret->kvm)
+		ret->loop_usec = 0;
+	accel_explain(ret, r);
+}
+
+static int accel_boot_id(char out[static 37])
+{
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+	int r = file_read_at(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64, &text, &len);
+
+	if (r < 0 || len < 36)
+		return r < 0 ? r : -EIO;
+	memcpy(out, text, 36);
+	out[36] = 0;
+	return 0;
+}
+
+/* "BOOT-ID KVM LOOP TSC REASON": a note of our own, but read as carefully as any. */
+static int accel_load(int dir, const char *boot_id, struct accel *ret)
+{
+	CLEANUP_FREE char *text = NULL;
+	struct accel a = { 0 };
+	unsigned long long loop, khz;
+	char id[37];
+	int kvm, at = 0, r;
+
+	r = file_read_at(dir, ".accel", 512, &text, NULL);
+	if (r < 0)
+		return r;
+	if (sscanf(text, "%36s %d %llu %llu %n", id, &kvm, &loop, &khz, &at) != 4 || at == 0)
+		return -EBADMSG;
+	if (!str_eq(id, boot_id))
+		return -ESTALE;
+	a.kvm = kvm == 1;
+	a.loop_usec = loop;
+	a.tsc_khz = khz;
+	str_escape(a.reason, sizeof a.reason, text + at, strcspn(text + at, "\n"), NULL);
+	*ret = a;
+	return 0;
+}
+
+static void accel_save(int dir, const char *boot_id, const struct accel *a)
+{
+	CLEANUP_FREE char *text = str_printf("%s %d %llu %llu %s\n", boot_id, a->kvm,
+		(unsigned long long)a->loop_usec, (unsigned long long)a->tsc_khz, a->reason);
+
+	if (text)
+		(void)file_write_at(dir, ".accel", text, strlen(text), 0644);
+}
+
+void accel_get(const struct vm_dirs *dirs, struct accel *ret)
+{
+	CLEANUP_CLOSE int dir = open(dirs->runtime, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char boot_id[37] = "";
+	bool may_keep;
+
+	may_keep = dir >= 0 && accel_boot_id(boot_id) >= 0;
+	if (may_keep && accel_load(dir, boot_id, ret) == 0 &&
+		(!ret->kvm || access("/dev/kvm", R_OK | W_OK) == 0))
+		return;
+	accel_probe(ret);
+	ret->tsc_khz = accel_tsc_khz();
+	/* a file mode is mended without a new boot: do not keep that verdict */
+	if (may_keep && (ret->kvm || access("/dev/kvm", R_OK | W_OK) == 0))
+		accel_save(dir, boot_id, ret);
+}

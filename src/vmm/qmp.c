@@ -1,0 +1,222 @@
+#include "qmp.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "json-codec.h"
+#include "str.h"
+
+#define QMP_QUEUE_MAX 8
+
+struct qmp {
+	sd_event_source *io, *timer; /* owned */
+	qmp_handler handler;
+	void *userdata;
+	int fd; /* owned */
+	bool greeted, ready, faulted;
+	bool waiting;                     /* for a reply */
+	const char *queue[QMP_QUEUE_MAX]; /* borrowed: string literals */
+	size_t n_queue;
+	size_t len;
+	char line[QMP_LINE_MAX];
+};
+
+static void qmp_fault(struct qmp *q, const char *what)
+{
+	if (q->faulted)
+		return;
+	q->faulted = true;
+	sd_event_source_set_enabled(q->io, SD_EVENT_OFF);
+	sd_event_source_set_enabled(q->timer, SD_EVENT_OFF);
+	q->handler(q, QMP_FAULT, what, NULL, q->userdata);
+}
+
+static int qmp_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	qmp_fault(userdata, "no reply within 2 s");
+	return 0;
+}
+
+static void qmp_send_next(struct qmp *q)
+{
+	CLEANUP_FREE char *text = NULL;
+	ssize_t n;
+
+	if (q->waiting || q->faulted || q->n_queue == 0)
+		return;
+	text = str_printf("{\"execute\":\"%s\"}\n", q->queue[0]);
+	q->n_queue--;
+	memmove(q->queue, q->queue + 1, q->n_queue * sizeof *q->queue);
+	n = text ? send(q->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
+	if (n < 0 || (size_t)n != strlen(text)) {
+		qmp_fault(q, "the control socket takes no command");
+		return;
+	}
+	q->waiting = true;
+	sd_event_source_set_time_relative(q->timer, QMP_REPLY_USEC);
+	sd_event_source_set_enabled(q->timer, SD_EVENT_ONESHOT);
+}
+
+static int qmp_push(struct qmp *q, const char *command)
+{
+	if (q->faulted)
+		return -ENOTCONN;
+	if (q->n_queue == QMP_QUEUE_MAX)
+		return -EBUSY;
+	q->queue[q->n_queue++] = command;
+	return 0;
+}
+
+int qmp_execute(struct qmp *q, const char *command)
+{
+	int r = qmp_push(q, command);
+
+	if (r == 0 && q->ready)
+		qmp_send_next(q);
+	return r;
+}
+
+static void qmp_on_reply(struct qmp *q, const char *error, struct json_object *value)
+{
+	if (!q->waiting) {
+		qmp_fault(q, "a reply that nobody asked for");
+		return;
+	}
+	q->waiting = false;
+	sd_event_source_set_enabled(q->timer, SD_EVENT_OFF);
+	if (q->ready) {
+		q->handler(q, QMP_REPLY, error, value, q->userdata);
+	} else if (error) {
+		qmp_fault(q, error);
+	} else {
+		q->ready = true;
+		q->handler(q, QMP_READY, NULL, NULL, q->userdata);
+	}
+	qmp_send_next(q);
+}
+
+static void qmp_on_greeting(struct qmp *q)
+{
+	if (q->greeted) {
+		qmp_fault(q, "a second greeting");
+		return;
+	}
+	q->greeted = true;
+	/* before anything that was queued meanwhile */
+	memmove(q->queue + 1, q->queue, q->n_queue++ * sizeof *q->queue);
+	q->queue[0] = "qmp_capabilities";
+	qmp_send_next(q);
+}
+
+static void qmp_on_message(struct qmp *q, struct json_object *m)
+{
+	struct json_object *v, *data = NULL, *text = NULL;
+
+	if (!json_object_is_type(m, json_type_object)) {
+		qmp_fault(q, "a message that is no object");
+	} else if (json_object_object_get_ex(m, "event", &v)) {
+		json_object_object_get_ex(m, "data", &data);
+		if (json_object_is_type(v, json_type_string))
+			q->handler(q, QMP_EVENT, json_object_get_string(v), data, q->userdata);
+	} else if (json_object_object_get_ex(m, "return", &v)) {
+		qmp_on_reply(q, NULL, v);
+	} else if (json_object_object_get_ex(m, "error", &v)) {
+		json_object_object_get_ex(v, "desc", &text);
+		qmp_on_reply(q, text ? json_object_get_string(text) : "unnamed error", NULL);
+	} else if (json_object_object_get_ex(m, "QMP", &v)) {
+		qmp_on_greeting(q);
+	} else {
+		qmp_fault(q, "a message of no known kind");
+	}
+}
+
+static void qmp_on_line(struct qmp *q, const char *line, size_t len)
+{
+	CLEANUP(json_codec_putp) struct json_object *m = NULL;
+
+	while (len > 0 && (line[len - 1] == '\r' || line[len - 1] == ' '))
+		len--;
+	if (len == 0)
+		return;
+	if (json_codec_parse(line, len, &m) < 0)
+		qmp_fault(q, "text that is no JSON");
+	else
+		qmp_on_message(q, m);
+}
+
+static void qmp_take_lines(struct qmp *q)
+{
+	char *start = q->line, *end;
+
+	while (!q->faulted && (end = memchr(start, '\n', q->len - (size_t)(start - q->line)))) {
+		qmp_on_line(q, start, (size_t)(end - start));
+		start = end + 1;
+	}
+	q->len -= (size_t)(start - q->line);
+	memmove(q->line, start, q->len);
+	if (q->len == sizeof q->line)
+		qmp_fault(q, "a line longer than 64 KiB");
+}
+
+static int qmp_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct qmp *q = userdata;
+	ssize_t n = read(fd, q->line + q->len, sizeof q->line - q->len);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0) {
+		qmp_fault(q, "it closed its control socket");
+		return 0;
+	}
+	q->len += (size_t)n;
+	qmp_take_lines(q);
+	return 0;
+}
+
+int qmp_create_consume(
+	sd_event *event, int fd, qmp_handler handler, void *userdata, struct qmp **ret)
+{
+	struct qmp *q = calloc(1, sizeof *q);
+	int r;
+
+	if (!q) {
+		close(fd);
+		return -ENOMEM;
+	}
+	q->fd = fd;
+	q->handler = handler;
+	q->userdata = userdata;
+	r = fd_set_nonblock(fd, 1);
+	if (r >= 0)
+		r = sd_event_add_io(event, &q->io, fd, EPOLLIN, qmp_on_io, q);
+	if (r >= 0)
+		r = sd_event_add_time_relative(
+			event, &q->timer, CLOCK_MONOTONIC, QMP_REPLY_USEC, 0, qmp_on_timer, q);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(q->timer, SD_EVENT_OFF);
+	if (r < 0) {
+		qmp_destroy(q);
+		return r;
+	}
+	*ret = q;
+	return 0;
+}
+
+void qmp_destroy(struct qmp *q)
+{
+	if (!q)
+		return;
+	sd_event_source_disable_unref(q->io);
+	sd_event_source_disable_unref(q->timer);
+	fd_close(q->fd);
+	free(q);
+}

@@ -1,0 +1,34 @@
+/*
+ * QMP over a connected socket (QEMU docs/interop/qmp-spec.rst), one command at a time.
+ *
+ * The peer is hostile: a line above QMP_LINE_MAX, text that is no JSON, or a reply that does not come
+ * within QMP_REPLY_USEC ends the conversation with QMP_FAULT, once, and nothing is sent after it.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define QMP_LINE_MAX   (64 * 1024)
+#define QMP_REPLY_USEC (UINT64_C(2) * 1000000)
+
+typedef struct sd_event sd_event;
+struct json_object;
+struct qmp;
+
+enum qmp_kind {
+	QMP_READY, /* greeting and capabilities are done */
+	QMP_EVENT, /* NAME and DATA (borrowed, may be NULL) */
+	QMP_REPLY, /* to the last command; DATA is the return value, NULL for an error (NAME says which) */
+	QMP_FAULT, /* NAME says what */
+};
+
+typedef void (*qmp_handler)(struct qmp *q, enum qmp_kind kind, const char *name,
+	struct json_object *data, void *userdata);
+
+/* FD is taken over whatever is returned. */
+int qmp_create_consume(
+	sd_event *event, int fd, qmp_handler handler, void *userdata, struct qmp **ret);
+
+/* Sends {"execute": COMMAND}; queued behind one that is under way (at most 8: -EBUSY). */
+int qmp_execute(struct qmp *q, const char *command);
+void qmp_destroy(struct qmp *q);

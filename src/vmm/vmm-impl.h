@@ -1,0 +1,43 @@
+/*
+ * The VMM as its implementer sees it. One table a back-end; every hook is called from the event loop,
+ * must not block and reports what happens by vmm_emit(). Source for Cloud Hypervisor's part of the
+ * contract: its API answers one call at a time and a call may block, so each has its own deadline.
+ */
+#pragma once
+
+#include "vmm.h"
+
+struct vmm_backend {
+	const char *name;
+	unsigned caps;
+	const char *program;     /* looked up in $PATH, or beside uvms */
+	const char *program_env; /* environment variable that overrides it; may be NULL */
+
+	/* A reason (heap) why CONFIG cannot be run, NULL when it can. Touches nothing. */
+	char *(*check)(const struct vmm_config *c);
+
+	/* Appends the arguments after argv[0]. Only the descriptors of enum vmm_fd may be named. */
+	int (*arguments)(const struct vmm_config *c, char ***argv);
+
+	/* Fills V->impl; the descriptor is taken over whatever is returned. */
+	int (*attach_consume)(struct vmm *v, int control_fd);
+	int (*power_button)(struct vmm *v);
+	int (*quit)(struct vmm *v);
+	void (*detach)(struct vmm *v); /* frees V->impl; NULL-safe */
+};
+
+struct vmm {
+	const struct vmm_backend *backend;
+	sd_event *event; /* borrowed: outlives the VMM */
+	vmm_handler handler;
+	void *userdata;
+	void *impl; /* owned by the back-end */
+};
+
+static inline void vmm_emit(struct vmm *v, enum vmm_event event, const char *detail)
+{
+	v->handler(v, event, detail, v->userdata);
+}
+
+extern const struct vmm_backend vmm_backend_qemu;
+extern const struct vmm_backend vmm_backend_null;

@@ -1,0 +1,134 @@
+/*
+ * A back-end without a guest, for tests: the program uvms-vmm-null plays events from a script
+ * ($UVMS_NULL_SCRIPT) as lines on the control socket and obeys "power-button" and "quit" lines.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "str.h"
+#include "vmm-impl.h"
+
+struct vmm_null {
+	sd_event_source *io; /* owned */
+	int fd;              /* owned */
+	size_t len;
+	char line[256];
+};
+
+static void null_on_line(struct vmm *v, char *line)
+{
+	static const char *const names[] = {
+		[VMM_EVENT_UP] = "up",
+		[VMM_EVENT_RESET] = "reset",
+		[VMM_EVENT_POWERDOWN] = "powerdown",
+		[VMM_EVENT_SHUTDOWN] = "shutdown",
+		[VMM_EVENT_PANICKED] = "panicked",
+		[VMM_EVENT_FAULT] = "fault",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (str_eq(names[i], line))
+			vmm_emit(v, (enum vmm_event)i, "scripted");
+	}
+}
+
+static void null_fault(struct vmm *v, const char *what)
+{
+	struct vmm_null *n = v->impl;
+
+	sd_event_source_set_enabled(n->io, SD_EVENT_OFF);
+	vmm_emit(v, VMM_EVENT_FAULT, what);
+}
+
+static int null_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct vmm *v = userdata;
+	struct vmm_null *n = v->impl;
+	ssize_t got = read(fd, n->line + n->len, sizeof n->line - n->len);
+	char *end;
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (got <= 0) {
+		null_fault(v, "it closed its control socket");
+		return 0;
+	}
+	n->len += (size_t)got;
+	while ((end = memchr(n->line, '\n', n->len))) {
+		*end = 0;
+		null_on_line(v, n->line);
+		n->len -= (size_t)(end + 1 - n->line);
+		memmove(n->line, end + 1, n->len);
+	}
+	if (n->len == sizeof n->line)
+		null_fault(v, "a line longer than 256 bytes");
+	return 0;
+}
+
+static void null_detach(struct vmm *v)
+{
+	struct vmm_null *n = v->impl;
+
+	if (!n)
+		return;
+	sd_event_source_disable_unref(n->io);
+	fd_close(n->fd);
+	free(n);
+}
+
+static int null_attach_consume(struct vmm *v, int control_fd)
+{
+	struct vmm_null *n = calloc(1, sizeof *n);
+	int r;
+
+	if (!n) {
+		close(control_fd);
+		return -ENOMEM;
+	}
+	n->fd = control_fd;
+	v->impl = n;
+	r = sd_event_add_io(v->event, &n->io, control_fd, EPOLLIN, null_on_io, v);
+	if (r < 0)
+		null_detach(v);
+	return r;
+}
+
+static int null_say(struct vmm *v, const char *line)
+{
+	struct vmm_null *n = v->impl;
+	ssize_t r = send(n->fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	return r < 0 ? -errno : 0;
+}
+
+static int null_power_button(struct vmm *v)
+{
+	return null_say(v, "power-button\n");
+}
+
+static int null_quit(struct vmm *v)
+{
+	return null_say(v, "quit\n");
+}
+
+static int null_arguments(const struct vmm_config *c, char ***argv)
+{
+	return strv_pushf(argv, "%d", VMM_FD_CONTROL);
+}
+
+const struct vmm_backend vmm_backend_null = {
+	.name = "null",
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG,
+	.program = "uvms-vmm-null",
+	.program_env = "UVMS_VMM_NULL",
+	.arguments = null_arguments,
+	.attach_consume = null_attach_consume,
+	.power_button = null_power_button,
+	.quit = null_quit,
+	.detach = null_detach,
+};

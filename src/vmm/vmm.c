@@ -1,0 +1,116 @@
+#include "vmm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "path.h"
+#include "str.h"
+#include "vmm-impl.h"
+
+static const struct vmm_backend *const backends[] = { &vmm_backend_qemu, &vmm_backend_null };
+
+const struct vmm_backend *vmm_backend_find(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
+		if (str_eq(backends[i]->name, name))
+			return backends[i];
+	}
+	return NULL;
+}
+
+const char *vmm_backend_name(const struct vmm_backend *b)
+{
+	return b->name;
+}
+
+unsigned vmm_backend_caps(const struct vmm_backend *b)
+{
+	return b->caps;
+}
+
+int vmm_backend_program(const struct vmm_backend *b, char **ret)
+{
+	const char *override = b->program_env ? getenv(b->program_env) : NULL;
+
+	if (override && *override) {
+		*ret = strdup(override);
+		return *ret ? 0 : -ENOMEM;
+	}
+	return path_find_program(b->program, ret);
+}
+
+int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **ret_reason)
+{
+	CLEANUP_FREE char *reason = NULL;
+
+	if (str_eq(c->accel, "kvm") && !(b->caps & VMM_CAP_KVM))
+		reason = str_printf("back-end %s cannot use KVM", b->name);
+	else if (c->n_disks > VMM_DISKS_MAX)
+		reason = str_printf("%zu disks: at most %d", c->n_disks, VMM_DISKS_MAX);
+	else if (b->check)
+		reason = b->check(c);
+	if (!reason)
+		return 0;
+	*ret_reason = TAKE_PTR(reason);
+	return -EOPNOTSUPP;
+}
+
+int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv)
+{
+	CLEANUP(strv_freep) char **argv = NULL;
+	CLEANUP_FREE char *program = NULL;
+	int r;
+
+	r = vmm_backend_program(b, &program);
+	if (r < 0)
+		return r;
+	r = strv_push(&argv, program);
+	if (r < 0)
+		return r;
+	r = b->arguments(c, &argv);
+	if (r < 0)
+		return r;
+	*ret_argv = TAKE_PTR(argv);
+	return 0;
+}
+
+int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control_fd,
+	vmm_handler handler, void *userdata, struct vmm **ret)
+{
+	struct vmm *v = calloc(1, sizeof *v);
+	int r;
+
+	if (!v) {
+		close(control_fd);
+		return -ENOMEM;
+	}
+	*v = (struct vmm){ .backend = b, .event = event, .handler = handler, .userdata = userdata };
+	r = b->attach_consume(v, control_fd);
+	if (r < 0) {
+		free(v);
+		return r;
+	}
+	*ret = v;
+	return 0;
+}
+
+int vmm_power_button(struct vmm *v)
+{
+	return v->backend->power_button(v);
+}
+
+int vmm_quit(struct vmm *v)
+{
+	return v->backend->quit(v);
+}
+
+void vmm_destroy(struct vmm *v)
+{
+	if (!v)
+		return;
+	v->backend->detach(v);
+	free(v);
+}

@@ -1,0 +1,96 @@
+/*
+ * The VMM as its caller sees it: what to run, the command that runs it, and what it tells afterwards.
+ *
+ * The caller spawns the process itself (it owns uids, namespaces and limits) from the argv that
+ * vmm_command() makes, passing descriptors at the fixed numbers of enum vmm_fd; vmm_attach() then
+ * takes the other end of the control channel. So one argv serves --dry-run and execution alike.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct sd_event sd_event;
+struct vmm;
+struct vmm_backend;
+
+/* Descriptor numbers in the VMM process; those that a back-end does not use stay closed. */
+enum vmm_fd {
+	VMM_FD_CONTROL = 3, /* connected (QMP) or listening (CH API) UNIX socket */
+	VMM_FD_EVENTS = 4,  /* CH: --event-monitor; QEMU: unused */
+	VMM_FD_CONSOLE = 5, /* UNIX socket, the guest's serial port */
+	VMM_FD_VSOCK = 6,   /* UNIX socket to uvms-vsockd, vhost-user */
+	VMM_FD_KERNEL = 7,
+	VMM_FD_INITRD = 8,
+	VMM_FD_DISK = 9, /* and up, one per disk */
+};
+
+#define VMM_DISKS_MAX 16
+
+struct vmm_disk {
+	char serial[21]; /* as the guest finds it: /sys/block/X/serial */
+	bool read_only;
+};
+
+struct vmm_config {
+	const char *name; /* borrowed, all */
+	const char *uuid;
+	const char *accel; /* "kvm" or "tcg" */
+	const char *kernel_cmdline;
+	const char *const *oem_strings; /* SMBIOS type 11; NULL-terminated or NULL */
+	const struct vmm_disk *disks;
+	size_t n_disks;
+	uint64_t memory_bytes;
+	uint32_t cpus;
+	uint32_t hotplug_slots;
+	bool reboot_ends; /* a guest's reset ends the VM instead of booting again */
+};
+
+enum vmm_event {
+	VMM_EVENT_UP,        /* the control channel answers; the guest is running */
+	VMM_EVENT_RESET,     /* the guest rebooted; it boots again in the same process */
+	VMM_EVENT_POWERDOWN, /* the power button was pressed */
+	VMM_EVENT_SHUTDOWN,  /* the guest powered off, or quit was obeyed; the process will end */
+	VMM_EVENT_PANICKED,  /* the guest's kernel said that it panicked */
+	VMM_EVENT_FAULT, /* nonsense, silence or the end on the control channel: do not ask again */
+};
+
+typedef void (*vmm_handler)(
+	struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata);
+
+enum vmm_caps {
+	VMM_CAP_POWER_BUTTON = 1 << 0,
+	VMM_CAP_VSOCK_DEVICE = 1 << 1, /* takes uvms's own vsock device (VMM_FD_VSOCK) */
+	VMM_CAP_VSOCK_HYBRID = 1 << 2, /* brings a hybrid socket of its own */
+	VMM_CAP_HOTPLUG = 1 << 3,
+	VMM_CAP_KVM = 1 << 4,
+	VMM_CAP_TCG = 1 << 5,
+};
+
+/* NULL: there is no such back-end (names: "qemu", "null"). */
+const struct vmm_backend *vmm_backend_find(const char *name);
+const char *vmm_backend_name(const struct vmm_backend *b);
+unsigned vmm_backend_caps(const struct vmm_backend *b);
+
+/* The program's path (heap), -ENOENT when it is not installed. */
+int vmm_backend_program(const struct vmm_backend *b, char **ret);
+
+/* 0, or -EOPNOTSUPP with what this back-end cannot do (heap), before anything is touched. */
+int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **ret_reason);
+
+/* argv of the VMM (strv, owned by the caller). */
+int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv);
+
+/*
+ * Starts to talk over CONTROL_FD, which is taken over whatever is returned. Events come from EVENT's
+ * loop, never from within a call.
+ */
+int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control_fd,
+	vmm_handler handler, void *userdata, struct vmm **ret);
+
+/* Ask; the answer is an event. Both are without effect after VMM_EVENT_FAULT (-ENOTCONN). */
+int vmm_power_button(struct vmm *v);
+int vmm_quit(struct vmm *v);
+
+void vmm_destroy(struct vmm *v);
