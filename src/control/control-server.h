@@ -1,0 +1,53 @@
+/*
+ * The control socket's server: varlink calls to methods, replies when they are known.
+ *
+ * One call at a time per connection; further ones wait in the socket. A call may be answered at once
+ * or later; when its connection goes first, the method's owner is told (gone) and must forget it.
+ * Bounds: CONTROL_CONNECTIONS_MAX connections, VARLINK_MESSAGE_MAX bytes a message, and an output
+ * queue of one reply; a peer that does not read it is dropped after CONTROL_SEND_USEC. Reading methods are for
+ * everyone who can connect, the others for root, the supervisor's own user and group uvms, by
+ * SO_PEERCRED and SO_PEERGROUPS.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+typedef struct sd_event sd_event;
+struct json_object;
+struct control_server;
+struct control_call;
+
+#define CONTROL_CONNECTIONS_MAX 64
+#define CONTROL_SEND_USEC       (5 * 1000000)
+
+struct control_method {
+	const char *name;
+	bool reads_only;
+	void (*fn)(struct control_call *call, struct json_object *parameters, void *userdata);
+};
+
+struct control_hooks {
+	const struct control_method *methods; /* borrowed; ends with a NULL name */
+	const char *description;              /* the interface in varlink's language */
+	void (*gone)(
+		struct control_call *call, void *userdata); /* an unanswered call's peer left */
+	void (*owner_gone)(void *userdata); /* the adopted owner's connection ended */
+	void *userdata;
+};
+
+/* LISTEN_FD is taken over whatever is returned. HOOKS is borrowed. */
+int control_server_create_consume(sd_event *event, int listen_fd, const struct control_hooks *hooks,
+	struct control_server **ret);
+
+/* Serves a connection that was inherited; when it ends, hooks.owner_gone is called. */
+int control_server_adopt_consume(struct control_server *s, int fd);
+
+/*
+ * Each ends CALL; PARAMETERS is consumed. A descriptor (borrowed, or -EBADF) goes beside the reply.
+ */
+void control_call_reply(struct control_call *call, struct json_object *parameters, int fd);
+void control_call_error(struct control_call *call, int error, struct json_object *words);
+
+/* Writes what is queued, waiting at most 1 s in all, and closes. For the last words of a process. */
+void control_server_destroy(struct control_server *s);
