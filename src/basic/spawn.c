@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -50,7 +51,8 @@ static int child_limits(const struct spawn *s)
 static int child_identity(const struct spawn *s)
 {
 	if (s->gid != (gid_t)-1) {
-		if (setgroups(0, NULL) < 0 || setresgid(s->gid, s->gid, s->gid) < 0)
+		if (setgroups(s->extra_gid != (gid_t)-1, &s->extra_gid) < 0 ||
+			setresgid(s->gid, s->gid, s->gid) < 0)
 			return -errno;
 	}
 	if (s->no_new_privs && s->uid != (uid_t)-1 && s->uid != 0) {
@@ -58,6 +60,9 @@ static int child_identity(const struct spawn *s)
 			prctl(PR_CAPBSET_DROP, cap);
 	}
 	if (s->uid != (uid_t)-1 && setresuid(s->uid, s->uid, s->uid) < 0)
+		return -errno;
+	/* after setresuid(), which clears it */
+	if (s->death_signal && prctl(PR_SET_PDEATHSIG, s->death_signal) < 0)
 		return -errno;
 	if (s->no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
@@ -122,6 +127,10 @@ static int child_exec(const struct spawn *s, int *status_fd)
 	r = child_limits(s);
 	if (r < 0)
 		return r;
+	for (int bit = 0; bit < 31; bit++) {
+		if (s->unshare_flags & 1 << bit)
+			(void)unshare(1 << bit);
+	}
 	r = child_identity(s);
 	if (r < 0)
 		return r;

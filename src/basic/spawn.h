@@ -21,7 +21,10 @@ struct spawn {
 	uid_t uid;                          /* (uid_t)-1 keeps */
 	gid_t gid;                          /* (gid_t)-1 keeps */
 	bool no_new_privs;                  /* also empties every capability set when uid changes */
-	bool keep_session;                  /* default: setsid() */
+	gid_t extra_gid;   /* one supplementary group beside GID; (gid_t)-1: none */
+	int unshare_flags; /* CLONE_NEW…, best effort: what is refused is left shared */
+	int death_signal;  /* when the parent dies (PR_SET_PDEATHSIG); 0: none */
+	bool keep_session; /* default: setsid() */
 	const struct spawn_limit {
 		int resource; /* RLIMIT_… */
 		unsigned long long value;
@@ -31,7 +34,7 @@ struct spawn {
 
 #define SPAWN_DEFAULTS                                                                             \
 	.stdin_fd = -EBADF, .stdout_fd = -EBADF, .stderr_fd = -EBADF, .cwd_fd = -EBADF,            \
-	.uid = (uid_t)-1, .gid = (gid_t)-1
+	.uid = (uid_t)-1, .gid = (gid_t)-1, .extra_gid = (gid_t)-1
 
 /*
  * Returns 0 with *RET_PIDFD once the program is executed; the error of the failed step otherwise

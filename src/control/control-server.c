@@ -100,9 +100,9 @@ static void call_watch(struct control_call *c)
 	bool pending = !c->busy && c->in_len > 0 && memchr(c->in, 0, c->in_len);
 
 	/* while it is busy only the end of the connection is of interest */
-	sd_event_source_set_io_events(c->io, sending   ? EPOLLOUT
-					     : c->busy ? EPOLLRDHUP
-						       : EPOLLIN | EPOLLRDHUP);
+	sd_event_source_set_io_events(c->io, sending || pending ? EPOLLOUT
+					     : c->busy          ? EPOLLRDHUP
+								: EPOLLIN | EPOLLRDHUP);
 	if (sending) {
 		sd_event_source_set_time_relative(c->timer, CONTROL_SEND_USEC);
 		sd_event_source_set_enabled(c->timer, SD_EVENT_ONESHOT);
@@ -347,24 +347,22 @@ static int server_on_io(sd_event_source *source, int fd, uint32_t revents, void 
 	return 0;
 }
 
-int control_server_create_consume(sd_event *event, int listen_fd, const struct control_hooks *hooks,
-	struct control_server **ret)
+int control_server_create(
+	sd_event *event, const struct control_hooks *hooks, struct control_server **ret)
 {
 	struct control_server *s = calloc(1, sizeof *s);
-	int r;
 
-	if (!s) {
-		close(listen_fd);
+	if (!s)
 		return -ENOMEM;
-	}
-	*s = (struct control_server){ .event = event, .hooks = hooks, .fd = listen_fd };
-	r = sd_event_add_io(event, &s->io, listen_fd, EPOLLIN, server_on_io, s);
-	if (r < 0) {
-		control_server_destroy(s);
-		return r;
-	}
+	*s = (struct control_server){ .event = event, .hooks = hooks, .fd = -EBADF };
 	*ret = s;
 	return 0;
+}
+
+int control_server_listen_consume(struct control_server *s, int listen_fd)
+{
+	s->fd = listen_fd;
+	return sd_event_add_io(s->event, &s->io, listen_fd, EPOLLIN, server_on_io, s);
 }
 
 int control_server_adopt_consume(struct control_server *s, int fd)

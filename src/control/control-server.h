@@ -36,9 +36,12 @@ struct control_hooks {
 	void *userdata;
 };
 
-/* LISTEN_FD is taken over whatever is returned. HOOKS is borrowed. */
-int control_server_create_consume(sd_event *event, int listen_fd, const struct control_hooks *hooks,
-	struct control_server **ret);
+/* HOOKS is borrowed. Serves nobody until it listens or adopts. */
+int control_server_create(
+	sd_event *event, const struct control_hooks *hooks, struct control_server **ret);
+
+/* LISTEN_FD is taken over whatever is returned. */
+int control_server_listen_consume(struct control_server *s, int listen_fd);
 
 /* Serves a connection that was inherited; when it ends, hooks.owner_gone is called. */
 int control_server_adopt_consume(struct control_server *s, int fd);

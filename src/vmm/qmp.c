@@ -29,14 +29,19 @@ struct qmp {
 	char line[QMP_LINE_MAX];
 };
 
-static void qmp_fault(struct qmp *q, const char *what)
+static void qmp_end(struct qmp *q, enum qmp_kind kind, const char *what)
 {
 	if (q->faulted)
 		return;
 	q->faulted = true;
 	sd_event_source_set_enabled(q->io, SD_EVENT_OFF);
 	sd_event_source_set_enabled(q->timer, SD_EVENT_OFF);
-	q->handler(q, QMP_FAULT, what, NULL, q->userdata);
+	q->handler(q, kind, what, NULL, q->userdata);
+}
+
+static void qmp_fault(struct qmp *q, const char *what)
+{
+	qmp_end(q, QMP_FAULT, what);
 }
 
 static int qmp_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -174,7 +179,7 @@ static int qmp_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdat
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0) {
-		qmp_fault(q, "it closed its control socket");
+		qmp_end(q, QMP_CLOSED, "it closed its control socket");
 		return 0;
 	}
 	q->len += (size_t)n;

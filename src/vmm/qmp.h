@@ -19,7 +19,8 @@ enum qmp_kind {
 	QMP_READY, /* greeting and capabilities are done */
 	QMP_EVENT, /* NAME and DATA (borrowed, may be NULL) */
 	QMP_REPLY, /* to the last command; DATA is the return value, NULL for an error (NAME says which) */
-	QMP_FAULT, /* NAME says what */
+	QMP_CLOSED, /* the peer closed the socket */
+	QMP_FAULT,  /* NAME says what */
 };
 
 typedef void (*qmp_handler)(struct qmp *q, enum qmp_kind kind, const char *name,

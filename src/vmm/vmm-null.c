@@ -28,6 +28,7 @@ static void null_on_line(struct vmm *v, char *line)
 		[VMM_EVENT_POWERDOWN] = "powerdown",
 		[VMM_EVENT_SHUTDOWN] = "shutdown",
 		[VMM_EVENT_PANICKED] = "panicked",
+		[VMM_EVENT_CLOSED] = "closed",
 		[VMM_EVENT_FAULT] = "fault",
 	};
 
@@ -37,12 +38,12 @@ static void null_on_line(struct vmm *v, char *line)
 	}
 }
 
-static void null_fault(struct vmm *v, const char *what)
+static void null_end(struct vmm *v, enum vmm_event event, const char *what)
 {
 	struct vmm_null *n = v->impl;
 
 	sd_event_source_set_enabled(n->io, SD_EVENT_OFF);
-	vmm_emit(v, VMM_EVENT_FAULT, what);
+	vmm_emit(v, event, what);
 }
 
 static int null_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
@@ -55,7 +56,7 @@ static int null_on_io(sd_event_source *s, int fd, uint32_t revents, void *userda
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (got <= 0) {
-		null_fault(v, "it closed its control socket");
+		null_end(v, VMM_EVENT_CLOSED, "it closed its control socket");
 		return 0;
 	}
 	n->len += (size_t)got;
@@ -66,7 +67,7 @@ static int null_on_io(sd_event_source *s, int fd, uint32_t revents, void *userda
 		memmove(n->line, end + 1, n->len);
 	}
 	if (n->len == sizeof n->line)
-		null_fault(v, "a line longer than 256 bytes");
+		null_end(v, VMM_EVENT_FAULT, "a line longer than 256 bytes");
 	return 0;
 }
 

@@ -173,26 +173,27 @@ static const char *qemu_text(struct json_object *data, const char *key)
 	return json_object_is_type(v, json_type_string) ? json_object_get_string(v) : NULL;
 }
 
+/* Reasons: QEMU qapi/run-state.json, ShutdownCause. Only what the guest did itself is its shutdown. */
+static void qemu_on_shutdown(struct vmm *v, struct json_object *data)
+{
+	const char *reason = str_or(qemu_text(data, "reason"), "");
+
+	if (str_eq(reason, "guest-panic"))
+		vmm_emit(v, VMM_EVENT_PANICKED, reason);
+	else if (str_has_prefix(reason, "guest-"))
+		vmm_emit(v, VMM_EVENT_SHUTDOWN, reason);
+}
+
 static void qemu_on_event(struct vmm *v, const char *name, struct json_object *data)
 {
-	static const struct {
-		const char *name;
-		enum vmm_event event;
-		const char *detail;
-	} events[] = {
-		{ "RESET", VMM_EVENT_RESET, "reason" },
-		{ "POWERDOWN", VMM_EVENT_POWERDOWN, NULL },
-		{ "SHUTDOWN", VMM_EVENT_SHUTDOWN, "reason" },
-		{ "GUEST_PANICKED", VMM_EVENT_PANICKED, "action" },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(events); i++) {
-		if (!str_eq(events[i].name, name))
-			continue;
-		vmm_emit(v, events[i].event,
-			events[i].detail ? qemu_text(data, events[i].detail) : NULL);
-		return;
-	}
+	if (str_eq(name, "SHUTDOWN"))
+		qemu_on_shutdown(v, data);
+	else if (str_eq(name, "RESET"))
+		vmm_emit(v, VMM_EVENT_RESET, qemu_text(data, "reason"));
+	else if (str_eq(name, "POWERDOWN"))
+		vmm_emit(v, VMM_EVENT_POWERDOWN, NULL);
+	else if (str_eq(name, "GUEST_PANICKED"))
+		vmm_emit(v, VMM_EVENT_PANICKED, qemu_text(data, "action"));
 }
 
 static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
@@ -204,6 +205,7 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	case QMP_READY: vmm_emit(v, VMM_EVENT_UP, NULL); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
+	case QMP_CLOSED: vmm_emit(v, VMM_EVENT_CLOSED, name); break;
 	case QMP_FAULT: vmm_emit(v, VMM_EVENT_FAULT, name); break;
 	}
 }

@@ -51,9 +51,10 @@ enum vmm_event {
 	VMM_EVENT_UP,        /* the control channel answers; the guest is running */
 	VMM_EVENT_RESET,     /* the guest rebooted; it boots again in the same process */
 	VMM_EVENT_POWERDOWN, /* the power button was pressed */
-	VMM_EVENT_SHUTDOWN,  /* the guest powered off, or quit was obeyed; the process will end */
+	VMM_EVENT_SHUTDOWN,  /* the guest powered off by itself; the process will end */
 	VMM_EVENT_PANICKED,  /* the guest's kernel said that it panicked */
-	VMM_EVENT_FAULT, /* nonsense, silence or the end on the control channel: do not ask again */
+	VMM_EVENT_CLOSED, /* the control channel ended, as it does just before the process does */
+	VMM_EVENT_FAULT,  /* nonsense or silence on the control channel: do not ask again */
 };
 
 typedef void (*vmm_handler)(

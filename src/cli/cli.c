@@ -1,0 +1,177 @@
+#include "cli.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "control-client.h"
+#include "control-error.h"
+#include "fail.h"
+#include "fd.h"
+#include "json-codec.h"
+#include "path.h"
+#include "sockun.h"
+#include "spawn.h"
+#include "str.h"
+#include "vm-name.h"
+#include "vm-status.h"
+
+const struct vm_dirs *cli_dirs(void)
+{
+	static struct vm_dirs dirs;
+	int r;
+
+	if (dirs.state)
+		return &dirs;
+	r = vm_dirs_init(&dirs);
+	if (r < 0)
+		exit(fail(UVMS_EXIT_FAILED, strerror(-r),
+			r == -EPERM ? "the directory must belong to you and be closed to others"
+				    : "set UVMS_STATE_DIR and UVMS_RUNTIME_DIR to places where you may write",
+			"the state and runtime directories cannot be used"));
+	return &dirs;
+}
+
+int cli_check_name(const char *name)
+{
+	const char *reason;
+
+	if (vm_name_check(name, &reason) == 0)
+		return 0;
+	return fail(UVMS_EXIT_USAGE, reason, NULL, "\"%s\" cannot be a VM's name", name);
+}
+
+int cli_connect(const char *name)
+{
+	CLEANUP_CLOSE int runtime = vm_dirs_open_runtime(cli_dirs(), name, false);
+
+	return runtime < 0 ? runtime : control_client_connect(runtime);
+}
+
+int cli_call(const char *name, const char *method, struct json_object *parameters,
+	struct json_object **ret_reply, int *ret_fd)
+{
+	struct control_failure f = { 0 };
+	CLEANUP_CLOSE int fd = -EBADF;
+	int r;
+
+	r = cli_check_name(name);
+	if (r) {
+		json_object_put(parameters);
+		return r;
+	}
+	fd = cli_connect(name);
+	if (fd < 0) {
+		json_object_put(parameters);
+		return fail_call(name, fd == -ENOENT ? fd : fd, &f);
+	}
+	r = control_client_call(fd, method, parameters, UINT64_MAX, ret_reply, ret_fd, &f);
+	if (r < 0)
+		r = fail_call(name, r, &f);
+	control_failure_finish(&f);
+	return r;
+}
+
+int cli_launch(const char *name, bool owned, int *ret_client_fd)
+{
+	CLEANUP_FREE char *program = NULL;
+	CLEANUP_CLOSE int ours = -EBADF, theirs = -EBADF, pidfd = -EBADF;
+	int pair[2], r;
+
+	if (path_find_helper("uvms-supervisor", &program) < 0)
+		return fail(UVMS_EXIT_FAILED, "uvms-supervisor is neither beside uvms nor installed",
+			"build or install uvms whole", "%s cannot be started", name);
+	r = sockun_pair(SOCK_STREAM, pair);
+	if (r < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be started", name);
+	ours = pair[0];
+	theirs = pair[1];
+	struct spawn spawn = { SPAWN_DEFAULTS, .path = program,
+		.argv = (const char *[]){ "uvms-supervisor", "--client-fd", "3",
+			owned ? "--owned" : name, owned ? name : NULL, NULL },
+		.fds = &theirs, .n_fds = 1, .stderr_fd = STDERR_FILENO };
+	r = spawn_process(&spawn, NULL, &pidfd);
+	if (r < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be started", name);
+	*ret_client_fd = TAKE_FD(ours);
+	return 0;
+}
+
+bool cli_reply_status(struct json_object *reply, struct vm_status *ret)
+{
+	struct json_object *v;
+
+	return reply && json_object_object_get_ex(reply, "status", &v) &&
+	       vm_status_from_json(v, ret) == 0;
+}
+
+int cli_wait_ready(const char *name, int client_fd)
+{
+	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
+	struct json_object *p = json_object_new_object();
+	struct control_failure f = { 0 };
+	struct vm_status s = { 0 };
+	int r;
+
+	json_object_object_add(p, "for", json_object_new_string("ready"));
+	r = control_client_call(client_fd, "io.uvms.VM.Wait", p, UINT64_MAX, &reply, NULL, &f);
+	if (r < 0)
+		r = fail_call(name, r, &f);
+	else if (cli_reply_status(reply, &s) && str_eq(s.ready, "degraded"))
+		fail(0, s.failed_units, "uvms exec NAME systemctl status UNIT",
+			"warning: %s is ready, but degraded", name);
+	control_failure_finish(&f);
+	vm_status_finish(&s);
+	return r;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The names in the directory VMS, sorted. */
+static char **list_names(int vms)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int copy = fcntl(vms, F_DUPFD_CLOEXEC, 3);
+	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
+
+	if (!d) {
+		fd_close(copy);
+		return NULL;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
+		if (vm_name_check(e->d_name, NULL) == 0 && strv_push(&names, e->d_name) < 0)
+			break;
+	}
+	closedir(d);
+	if (names)
+		qsort(names, strv_length(names), sizeof *names, compare_names);
+	return TAKE_PTR(names);
+}
+
+int cli_each_vm(int (*fn)(const char *name, void *userdata), void *userdata)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(cli_dirs(), "vms");
+	CLEANUP(strv_freep) char **names = vms < 0 ? NULL : list_names(vms);
+	int r = 0;
+
+	for (char **n = names; n && *n && r == 0; n++)
+		r = fn(*n, userdata);
+	return r;
+}
+
+void cli_print_json(struct json_object *obj)
+{
+	puts(json_object_to_json_string_ext(obj,
+		JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(obj);
+}

@@ -1,0 +1,19 @@
+/* The records of all verbs, one file each, and what they call of each other. */
+#pragma once
+
+#include <stdint.h>
+
+#include "verbs.h"
+
+extern const struct verb verb_run, verb_ls, verb_status, verb_inspect, verb_exec, verb_shell,
+	verb_console, verb_logs, verb_forward, verb_wait, verb_start, verb_stop, verb_restart, verb_kill,
+	verb_rm, verb_doctor, verb_version, verb_help;
+
+/* Attaches the terminal to NAME's console until ^] or its end. 0, or the exit code. */
+int cli_console(const char *name);
+
+/* Starts the known VM NAME and waits until it is ready. 0, or the exit code. */
+int cli_start(const char *name);
+
+/* Stops NAME and says how it ended. 0, or the exit code. TIMEOUT_USEC 0: the VM's own. */
+int cli_stop(const char *name, uint64_t timeout_usec, bool force, bool quiet);

@@ -1,0 +1,261 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "cli.h"
+#include "control-client.h"
+#include "control-error.h"
+#include "fail.h"
+#include "fd.h"
+#include "file.h"
+#include "path.h"
+#include "session.h"
+#include "spawn.h"
+#include "str.h"
+#include "verb-list.h"
+#include "vm-lease.h"
+#include "vm-name.h"
+#include "vm-spec.h"
+
+static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
+	*arg_status_file;
+static char **arg_env;
+static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout, arg_stop_timeout;
+static uint32_t arg_cpus = 1, arg_slots = UINT32_MAX;
+static bool arg_tty, arg_interactive, arg_rm, arg_detach, arg_dry_run, arg_quiet, arg_getty;
+
+static const struct option_def options[] = {
+	{ "name", 0, "NAME", OPTION_STRING, &arg_name, "the VM's name; it stays known until rm" },
+	{ "rm", 0, NULL, OPTION_FLAG, &arg_rm, "forget a named VM when it stops" },
+	{ "detach", 'd', NULL, OPTION_FLAG, &arg_detach, "return when the guest is ready" },
+	{ "tty", 't', NULL, OPTION_FLAG, &arg_tty, "give CMD a terminal" },
+	{ "interactive", 'i', NULL, OPTION_FLAG, &arg_interactive,
+		"pass stdin (without a terminal it is passed anyway)" },
+	{ "cpus", 0, "N", OPTION_COUNT, &arg_cpus, "virtual CPUs, 1" },
+	{ "memory", 'm', "SIZE", OPTION_SIZE, &arg_memory, "guest memory, 512M" },
+	{ "root-size", 0, "SIZE", OPTION_SIZE, &arg_root_size,
+		"most that the root overlay may hold; half of the memory" },
+	{ "env", 'e', "NAME=VALUE", OPTION_STRV, &arg_env, "environment of CMD" },
+	{ "workdir", 'w', "DIR", OPTION_STRING, &arg_workdir, "working directory of CMD" },
+	{ "user", 'u', "USER[:GROUP]", OPTION_STRING, &arg_user, "user of CMD in the guest" },
+	{ "kernel", 0, "NAME", OPTION_STRING, &arg_kernel, "a kernel of uvms kernel ls" },
+	{ "backend", 0, "auto|qemu|null", OPTION_STRING, &arg_backend, "what runs the VM" },
+	{ "accel", 0, "auto|kvm|tcg", OPTION_STRING, &arg_accel, "KVM, or emulation" },
+	{ "hotplug-slots", 0, "N", OPTION_COUNT, &arg_slots,
+		"ports for devices added later; 4, and 0 with CMD" },
+	{ "start-timeout", 0, "TIME", OPTION_DURATION, &arg_start_timeout,
+		"most that the guest may take to be ready, 180s" },
+	{ "stop-timeout", 0, "TIME", OPTION_DURATION, &arg_stop_timeout,
+		"most that the guest may take to power off, 90s" },
+	{ "getty", 0, NULL, OPTION_FLAG, &arg_getty, "let systemd offer a login on the console" },
+	{ "status-file", 0, "FILE", OPTION_STRING, &arg_status_file,
+		"write {source, code} of the end as JSON" },
+	{ "dry-run", 0, NULL, OPTION_FLAG, &arg_dry_run, "print the plan, do nothing" },
+	{ "quiet", 'q', NULL, OPTION_FLAG, &arg_quiet, "do not print the name of a detached VM" },
+	{ 0 },
+};
+
+static int fill_spec(struct vm_spec *s, const char *image, char **command)
+{
+	char name[VM_NAME_MAX + 1] = "uvms";
+	int r = 0;
+
+	vm_spec_init(s);
+	if (!arg_name)
+		vm_name_random(name);
+	r |= str_set(&s->name, arg_name ? arg_name : name);
+	r |= str_set(&s->image, image);
+	r |= str_set(&s->workdir, arg_workdir);
+	r |= str_set(&s->user, arg_user);
+	r |= str_set(&s->backend, arg_backend);
+	r |= str_set(&s->accel, arg_accel);
+	r |= str_set(&s->kernel, arg_kernel);
+	for (char **c = command; *c; c++)
+		r |= strv_push(&s->command, *c);
+	for (char **e = arg_env; e && *e; e++)
+		r |= strv_push(&s->env, *e);
+	s->memory_bytes = arg_memory;
+	s->root_bytes = arg_root_size;
+	s->cpus = arg_cpus;
+	s->hotplug_slots = arg_slots != UINT32_MAX ? arg_slots : *command ? 0 : 4;
+	if (arg_start_timeout)
+		s->start_timeout_usec = arg_start_timeout;
+	if (arg_stop_timeout)
+		s->stop_timeout_usec = arg_stop_timeout;
+	s->keep = arg_name && !arg_rm;
+	s->attached = *command && !arg_detach;
+	s->getty = arg_getty;
+	return r < 0 ? -ENOMEM : 0;
+}
+
+/* Makes the VM known; nobody else of that name may be. */
+static int make_vm(const struct vm_spec *s)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(cli_dirs(), "vms"), vm = -EBADF;
+	int r = vms < 0 ? vms : mkdirat(vms, s->name, 0711) < 0 ? -errno : 0;
+
+	if (r == -EEXIST)
+		return fail(UVMS_EXIT_BUSY, NULL,
+			"uvms start it, uvms rm it, or take another --name",
+			"there is already a VM %s", s->name);
+	if (r == 0) {
+		vm = vm_dirs_open_vm(cli_dirs(), s->name, false);
+		r = vm < 0 ? vm : vm_spec_write(vm, s);
+	}
+	if (r < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be made", s->name);
+	return 0;
+}
+
+static int dry_run(const struct vm_spec *s)
+{
+	CLEANUP_FREE char *program = NULL;
+	const char *const argv[] = { "uvms-supervisor", "--print-plan", s->name, NULL };
+	CLEANUP_CLOSE int pidfd = -EBADF;
+	struct spawn spawn = { SPAWN_DEFAULTS, .argv = argv, .stdout_fd = STDOUT_FILENO,
+		.stderr_fd = STDERR_FILENO };
+	int r;
+
+	r = path_find_helper("uvms-supervisor", &program);
+	spawn.path = program;
+	if (r == 0)
+		r = spawn_process(&spawn, NULL, &pidfd);
+	if (r < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "the plan cannot be made");
+	return spawn_wait(pidfd) == 0 ? 0 : UVMS_EXIT_FAILED;
+}
+
+static int run_detached(const struct vm_spec *s)
+{
+	CLEANUP_CLOSE int client = -EBADF;
+	int r;
+
+	r = cli_launch(s->name, false, &client);
+	if (r == 0)
+		r = cli_wait_ready(s->name, client);
+	if (r == 0 && !arg_quiet)
+		puts(s->name);
+	return r;
+}
+
+static void write_status_file(const struct session_result *result)
+{
+	static const char *const sources[] = {
+		[SESSION_CMD] = "cmd",
+		[SESSION_SIGNAL] = "signal",
+		[SESSION_UVMS] = "uvms",
+		[SESSION_LOST] = "lost",
+	};
+	char text[64];
+	int n, r;
+
+	if (!arg_status_file)
+		return;
+	n = snprintf(text, sizeof text, "{\"source\":\"%s\",\"code\":%d}\n", sources[result->source],
+		result->code);
+	r = file_write_at(AT_FDCWD, arg_status_file, text, (size_t)n, 0644);
+	if (r < 0)
+		fail(0, strerror(-r), NULL, "the status file %s cannot be written", arg_status_file);
+}
+
+/* The agent of the VM that is being started, or the complaint. */
+static int open_agent(const struct vm_spec *s, int client, int *ret_fd)
+{
+	struct json_object *p = json_object_new_object();
+	struct control_failure f = { 0 };
+	int r;
+
+	json_object_object_add(p, "wait", json_object_new_boolean(true));
+	r = control_client_call(client, "io.uvms.VM.OpenAgent", p, UINT64_MAX, NULL, ret_fd, &f);
+	if (r < 0)
+		fail_call(s->name, r, &f);
+	control_failure_finish(&f);
+	return r;
+}
+
+static int run_attached(const struct vm_spec *s)
+{
+	struct session_result result = { .source = SESSION_UVMS, .code = UVMS_EXIT_UVMS };
+	CLEANUP_CLOSE int client = -EBADF, agent = -EBADF;
+	int code;
+
+	if (cli_launch(s->name, true, &client) != 0 || open_agent(s, client, &agent) < 0) {
+		write_status_file(&result);
+		if (client >= 0)
+			control_client_wait_end(client);
+		return UVMS_EXIT_UVMS;
+	}
+	struct session_command c = { .argv = (const char *const *)s->command,
+		.env = (const char *const *)s->env, .user = s->user, .workdir = s->workdir,
+		.tty = arg_tty, .stdin_open = true, .is_main = true };
+	session_run_consume(TAKE_FD(agent), &c, &result);
+	code = session_report(s->name, &result);
+	write_status_file(&result);
+	/* not before the last of it is gone */
+	control_client_wait_end(client);
+	return code;
+}
+
+/* The image's own init in the foreground: its console, until it ends. */
+static int run_console(const struct vm_spec *s)
+{
+	CLEANUP_CLOSE int client = -EBADF;
+	int r;
+
+	r = cli_launch(s->name, true, &client);
+	if (r == 0)
+		r = cli_wait_ready(s->name, client);
+	if (r != 0)
+		return r;
+	fail_say("%s is ready; this is its console, ^] leaves and stops it", s->name);
+	r = cli_console(s->name);
+	close(TAKE_FD(client));
+	return r;
+}
+
+static int run(int argc, char **argv)
+{
+	CLEANUP(vm_spec_finish) struct vm_spec spec = { 0 };
+	CLEANUP_FREE char *reason = NULL;
+	bool has_command = argv[1] && argc > 1;
+	int r;
+
+	argv[argc] = NULL;
+	if (arg_rm && !arg_name)
+		arg_rm = false;
+	r = fill_spec(&spec, argv[0], argv + 1);
+	if (r == 0 && vm_spec_check(&spec, &reason) < 0)
+		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_USAGE, NULL, "uvms help run", "%s",
+			str_or(reason, "out of memory"));
+	r = make_vm(&spec);
+	if (r != 0)
+		return has_command ? UVMS_EXIT_UVMS : r;
+	if (arg_dry_run) {
+		r = dry_run(&spec);
+		(void)vm_lease_drop(cli_dirs(), spec.name);
+		return r;
+	}
+	r = arg_detach ? run_detached(&spec) : has_command ? run_attached(&spec) : run_console(&spec);
+	return r;
+}
+
+const struct verb verb_run = {
+	.name = "run",
+	.arguments = "[OPTIONS] IMAGE [-- CMD ARG...]",
+	.summary = "make a VM from an image and start it",
+	.description =
+		"With CMD: runs it in a fresh VM with the caller's streams and signals; the exit status is CMD's.\n"
+		"Without: boots the image's own init; -d returns when its start-up has ended.\n"
+		"A VM with --name stays known after it stopped, until `uvms rm`; an unnamed or --rm one goes.",
+	.options = options,
+	.min = 1,
+	.max = -1,
+	.has_command = true,
+	.usage_exit = UVMS_EXIT_UVMS,
+	.run = run,
+};

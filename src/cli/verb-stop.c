@@ -1,0 +1,148 @@
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdio.h>
+
+#include "cleanup.h"
+#include "cli.h"
+#include "control-client.h"
+#include "control-error.h"
+#include "fail.h"
+#include "json-codec.h"
+#include "runtime-dir.h"
+#include "str.h"
+#include "verb-list.h"
+#include "vm-status.h"
+
+static uint64_t arg_timeout;
+static bool arg_force, arg_quiet;
+
+static const struct option_def options[] = {
+	{ "timeout", 0, "TIME", OPTION_DURATION, &arg_timeout,
+		"how long the guest may take before it is pressed harder" },
+	{ "force", 'f', NULL, OPTION_FLAG, &arg_force, "do not ask the guest: kill" },
+	{ "quiet", 'q', NULL, OPTION_FLAG, &arg_quiet, "do not say how it ended" },
+	{ 0 },
+};
+
+static const struct option_def quiet_options[] = {
+	{ "quiet", 'q', NULL, OPTION_FLAG, &arg_quiet, "do not say how it ended" },
+	{ 0 },
+};
+
+static int not_running(const char *name)
+{
+	struct vm_status s = { 0 };
+	int r;
+
+	(void)runtime_dir_sweep(cli_dirs(), name);
+	r = vm_status_look(cli_dirs(), name, &s);
+	vm_status_finish(&s);
+	if (r == 0)
+		return 0;	/* what was asked for is so */
+	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is", "there is no VM %s",
+		name);
+}
+
+static struct json_object *stop_parameters(uint64_t timeout_usec, bool force)
+{
+	struct json_object *p = json_object_new_object();
+
+	if (timeout_usec)
+		json_object_object_add(p, "timeout_usec", json_object_new_uint64(timeout_usec));
+	json_object_object_add(p, "force", json_object_new_boolean(force));
+	return p;
+}
+
+int cli_stop(const char *name, uint64_t timeout_usec, bool force, bool quiet)
+{
+	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
+	struct control_failure f = { 0 };
+	CLEANUP_CLOSE int fd = -EBADF;
+	struct vm_status s = { 0 };
+	int r = cli_check_name(name);
+
+	if (r)
+		return r;
+	fd = cli_connect(name);
+	if (fd < 0)
+		return not_running(name);
+	r = control_client_call(fd, "io.uvms.VM.Stop", stop_parameters(timeout_usec, force), UINT64_MAX,
+		&reply, NULL, &f);
+	if (r < 0)
+		r = fail_call(name, r, &f);
+	else if (cli_reply_status(reply, &s) && !quiet)
+		printf("%s: stopped (%s: %s)\n", name, str_or(s.outcome, "?"), str_or(s.cause, "?"));
+	if (r == 0)
+		control_client_wait_end(fd);
+	control_failure_finish(&f);
+	vm_status_finish(&s);
+	return r;
+}
+
+static int stop_each(int argc, char **argv, bool force)
+{
+	int worst = 0;
+
+	for (int i = 0; i < argc; i++) {
+		int r = cli_stop(argv[i], arg_timeout, force, arg_quiet);
+
+		worst = worst ? worst : r;
+	}
+	return worst;
+}
+
+static int run_stop(int argc, char **argv)
+{
+	return stop_each(argc, argv, arg_force);
+}
+
+static int run_kill(int argc, char **argv)
+{
+	return stop_each(argc, argv, true);
+}
+
+static int run_restart(int argc, char **argv)
+{
+	int worst = 0;
+
+	for (int i = 0; i < argc; i++) {
+		int r = cli_stop(argv[i], arg_timeout, arg_force, true);
+
+		if (r == 0)
+			r = cli_start(argv[i]);
+		worst = worst ? worst : r;
+	}
+	return worst;
+}
+
+const struct verb verb_stop = {
+	.name = "stop",
+	.arguments = "[--timeout=TIME] [--force] NAME...",
+	.summary = "ask VMs to power off, and see that they do",
+	.description = "The agent first, then the ACPI power button, then the VMM, then SIGKILL, each with\n"
+		       "its deadline; the answer says which it was.",
+	.options = options,
+	.min = 1,
+	.max = -1,
+	.run = run_stop,
+};
+
+const struct verb verb_kill = {
+	.name = "kill",
+	.arguments = "[-q] NAME...",
+	.summary = "end VMs at once, without asking",
+	.options = quiet_options,
+	.min = 1,
+	.max = -1,
+	.run = run_kill,
+};
+
+const struct verb verb_restart = {
+	.name = "restart",
+	.arguments = "[--timeout=TIME] [--force] NAME...",
+	.summary = "stop VMs and start them again",
+	.options = options,
+	.min = 1,
+	.max = -1,
+	.run = run_restart,
+};

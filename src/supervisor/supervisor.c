@@ -1,0 +1,206 @@
+/* uvms-supervisor NAME: the main process of one VM. uvms-supervisor(8). */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "config.h"
+#include "control-server.h"
+#include "fd.h"
+#include "log.h"
+#include "parse.h"
+#include "str.h"
+#include "sv-actions.h"
+#include "sv-children.h"
+#include "sv-control.h"
+#include "sv-plan.h"
+#include "sv.h"
+#include "vm-name.h"
+
+static int arg_client_fd = -EBADF;
+static bool arg_print_plan;
+
+static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+	sv_happen(userdata, SV_STOP, si->ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+	return 0;
+}
+
+/* PID 1 of the namespace: does nothing but end when the supervisor does; then the kernel kills the rest. */
+static int namespace_init(void)
+{
+	char byte;
+
+	signal(SIGCHLD, SIG_IGN);
+	while (read(3, &byte, 1) < 0 && errno == EINTR)
+		;
+	return 0;
+}
+
+static void sv_init(struct sv *sv)
+{
+	*sv = (struct sv){ .vm_fd = -EBADF,
+		.runtime = { -EBADF, -EBADF },
+		.dir_fd = -EBADF,
+		.trace_fd = -EBADF,
+		.vmm_control_fd = -EBADF,
+		.vsock_listen_fd = -EBADF,
+		.vsock_device_fd = -EBADF,
+		.table_fd = -EBADF,
+		.life_fd = -EBADF,
+		.client_fd = arg_client_fd,
+		.lingering = SV_HAPPENINGS };
+	for (size_t i = 0; i < SV_FDS_MAX; i++)
+		sv->vmm_fds[i] = -EBADF;
+	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);
+	sv_child_init(&sv->vsockd_child, sv, "vsockd", SV_VSOCKD_GONE);
+	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
+}
+
+static int sv_open_store(struct sv *sv)
+{
+	CLEANUP_CLOSE int state = open(sv->dirs.state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return state < 0 ? -errno : store_open(state, &sv->store);
+}
+
+static void sv_finish(struct sv *sv)
+{
+	control_server_destroy(sv->control);
+	sd_event_source_disable_unref(sv->deadline);
+	sd_event_source_disable_unref(sv->linger);
+	sd_event_source_disable_unref(sv->finish);
+	vm_plan_finish(&sv->plan);
+	vm_spec_finish(&sv->spec);
+	vm_status_finish(&sv->status);
+	store_image_finish(&sv->image);
+	store_kernel_finish(&sv->kernel);
+	store_close(sv->store);
+	vm_dirs_finish(&sv->dirs);
+	free(sv->failure);
+	free(sv->failure_next);
+	fd_close(sv->vm_fd);
+	fd_close(sv->dir_fd);
+	fd_close(sv->trace_fd);
+	fd_close(sv->client_fd);
+	sd_event_unref(sv->event);
+	explicit_bzero(sv->secret, sizeof sv->secret);
+}
+
+static int print_plan(struct sv *sv, const char *name)
+{
+	CLEANUP_FREE char *reason = NULL, *next = NULL;
+	int r;
+
+	sv->vm_fd = vm_dirs_open_vm(&sv->dirs, name, false);
+	r = sv->vm_fd < 0 ? sv->vm_fd : vm_spec_read(sv->vm_fd, &sv->spec, &reason);
+	if (r == 0)
+		r = sv_plan_build(sv, &reason, &next);
+	for (size_t i = 0; r == 0 && i < sv->plan.n_steps; i++) {
+		CLEANUP_FREE char *line = vm_step_print(&sv->plan.steps[i]);
+
+		puts(str_or(line, "?"));
+	}
+	if (r < 0)
+		log_error("%s: %s%s%s", name, reason ? reason : strerror(-r),
+			next ? "\n  next: " : "", str_or(next, ""));
+	return r;
+}
+
+static int sv_prepare(struct sv *sv, const char *name)
+{
+	sigset_t mask;
+	int r;
+
+	if (getrandom(sv->secret, sizeof sv->secret, 0) != sizeof sv->secret)
+		return -EIO;
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r = str_set(&sv->status.name, name);
+	if (r >= 0)
+		r = sd_event_new(&sv->event);
+	if (r >= 0)
+		r = sd_event_add_signal(sv->event, NULL, SIGTERM, on_signal, sv);
+	if (r >= 0)
+		r = sd_event_add_signal(sv->event, NULL, SIGINT, on_signal, sv);
+	return r < 0 ? r : sv_control_create(sv);
+}
+
+static int run(const char *name)
+{
+	CLEANUP(sv_finish) struct sv sv;
+	const char *reason;
+	int r;
+
+	sv_init(&sv);
+	if (vm_name_check(name, &reason) < 0) {
+		log_error("the name cannot be used: %s", reason);
+		return -EINVAL;
+	}
+	r = vm_dirs_init(&sv.dirs);
+	if (r == 0)
+		r = sv_open_store(&sv);
+	if (r < 0) {
+		log_error("%s: the state and runtime directories cannot be used: %s", name,
+			strerror(-r));
+		return r;
+	}
+	if (arg_print_plan)
+		return print_plan(&sv, name);
+	r = sv_prepare(&sv, name);
+	if (r < 0)
+		return r;
+	r = sv_actions_start(&sv);
+	return r < 0 ? r : sd_event_loop(sv.event);
+}
+
+static int usage(void)
+{
+	fprintf(stderr, "usage: uvms-supervisor [--client-fd N] [--print-plan] NAME\n"
+			"       uvms-supervisor --print-lifecycle | --version\n");
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "client-fd", required_argument, NULL, 'c' },
+		{ "print-plan", no_argument, NULL, 'p' },
+		{ "print-lifecycle", no_argument, NULL, 'l' },
+		{ "namespace-init", no_argument, NULL, 'n' },
+		{ "version", no_argument, NULL, 'v' },
+		{ 0 },
+	};
+	uint32_t fd;
+	int c;
+
+	log_open("uvms-supervisor");
+	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+		switch (c) {
+		case 'c':
+			if (parse_u32(optarg, 1 << 20, &fd) < 0)
+				return usage();
+			arg_client_fd = (int)fd;
+			fd_set_cloexec(arg_client_fd, 1);
+			break;
+		case 'p': arg_print_plan = true; break;
+		case 'l': sv_fsm_print(); return 0;
+		case 'n': return namespace_init();
+		case 'v': puts(UVMS_VERSION); return 0;
+		default: return usage();
+		}
+	}
+	if (optind + 1 != argc)
+		return usage();
+	return run(argv[optind]) == 0 ? 0 : 1;
+}

@@ -1,0 +1,425 @@
+#include "sv-actions.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "log.h"
+#include "str.h"
+#include "sv-agent.h"
+#include "sv-children.h"
+#include "sv-console.h"
+#include "sv-control.h"
+#include "sv-plan.h"
+#include "sv-steps.h"
+#include "sv.h"
+#include "vm-lease.h"
+
+#define UP_USEC     (UINT64_C(15) * 1000000)
+#define BUTTON_USEC (UINT64_C(10) * 1000000)
+#define QUIT_USEC   (UINT64_C(3) * 1000000)
+#define KILL_USEC   (UINT64_C(5) * 1000000)
+#define LINGER_USEC (UINT64_C(500) * 1000)
+
+static uint64_t now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+void sv_status_save(struct sv *sv)
+{
+	if (sv->dir_fd < 0)
+		return;
+	if (str_set(&sv->status.state, sv_fsm_state_name(sv->state)) == 0)
+		(void)vm_status_write_at(sv->dir_fd, "status", &sv->status);
+	sd_notifyf(0, "STATUS=%s", sv_fsm_state_name(sv->state));
+}
+
+void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
+{
+	char text[2048];
+	va_list ap;
+
+	if (sv->status.outcome)
+		return;
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	(void)str_set(&sv->status.outcome, outcome);
+	(void)str_set(&sv->status.cause, text);
+}
+
+static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	sv_happen(userdata, SV_DEADLINE, NULL);
+	return 0;
+}
+
+static void set_deadline(struct sv *sv, uint64_t usec)
+{
+	if (usec == 0 || usec == UINT64_MAX) {
+		sd_event_source_set_enabled(sv->deadline, SD_EVENT_OFF);
+		return;
+	}
+	sd_event_source_set_time_relative(sv->deadline, usec);
+	sd_event_source_set_enabled(sv->deadline, SD_EVENT_ONESHOT);
+}
+
+static int on_linger(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	sv_happen(sv, sv->lingering,
+		sv->lingering == SV_VSOCKD_GONE ? "vsockd ended while the VMM lived"
+						: "the VMM closed its control socket and lived on");
+	return 0;
+}
+
+void sv_linger(struct sv *sv, enum sv_happening h)
+{
+	sv->lingering = h;
+	sd_event_source_set_time_relative(sv->linger, LINGER_USEC);
+	sd_event_source_set_enabled(sv->linger, SD_EVENT_ONESHOT);
+}
+
+/* The end of a process, as the table sees it. vsockd's status 0 says only that the VMM hung up. */
+static bool is_only_a_hangup(struct sv *sv, enum sv_happening h)
+{
+	const siginfo_t *end = &sv->vsockd_child.end;
+
+	return h == SV_VSOCKD_GONE && end->si_code == CLD_EXITED && end->si_status == 0 &&
+	       sv->lingering != SV_VSOCKD_GONE;
+}
+
+static void do_boot(struct sv *sv)
+{
+	set_deadline(sv, sv->spec.start_timeout_usec);
+}
+
+static void do_ready(struct sv *sv)
+{
+	set_deadline(sv, 0);
+	if (sv->status.ready_usec == 0)
+		sv->status.ready_usec = now_usec();
+	sd_notify(0, "READY=1");
+	log_info("%s: ready (%s)", sv->spec.name, sv->status.ready);
+}
+
+static void do_reboot(struct sv *sv)
+{
+	sv->status.boots++;
+	set_deadline(sv, sv->spec.start_timeout_usec);
+	log_info("%s: the guest rebooted", sv->spec.name);
+}
+
+static void do_ask_agent(struct sv *sv)
+{
+	sd_notify(0, "STOPPING=1");
+	set_deadline(sv, sv->stop_timeout_usec);
+	if (sv_agent_stop(sv->agent, sv->stop_timeout_usec) < 0)
+		sv_happen(sv, SV_AGENT_REFUSED, NULL);
+}
+
+static void do_press_button(struct sv *sv)
+{
+	set_deadline(sv, sv->stop_timeout_usec < BUTTON_USEC ? sv->stop_timeout_usec : BUTTON_USEC);
+	log_warning(
+		"%s: the agent did not stop the guest: pressing its power button", sv->spec.name);
+	if (vmm_power_button(sv->vmm) < 0)
+		sv_happen(sv, SV_DEADLINE, NULL);
+}
+
+static void do_quit(struct sv *sv)
+{
+	set_deadline(sv, QUIT_USEC);
+	log_warning("%s: the guest did not power off: telling the VMM to quit", sv->spec.name);
+	(void)vmm_quit(sv->vmm);
+	sv_child_signal(&sv->vmm_child, SIGTERM);
+}
+
+static void do_kill(struct sv *sv)
+{
+	set_deadline(sv, KILL_USEC);
+	sv_child_signal(&sv->vmm_child, SIGKILL);
+	if (!sv_child_is_running(&sv->vmm_child))
+		sv_happen(sv, SV_VMM_GONE, NULL);
+}
+
+static void do_note_panic(struct sv *sv)
+{
+	sv_blame(sv, "panicked", "the guest's kernel panicked");
+	do_kill(sv);
+}
+
+static void do_fail(struct sv *sv)
+{
+	CLEANUP_FREE char *tail = sv_console_tail(sv->console);
+
+	sv_blame(sv, "failed", "%s; the console's last lines:\n%s",
+		sv->status.vmm_pid && sv->status.boots
+			? "the guest was not ready within the start time-out"
+			: "the VMM did not answer within 15 s",
+		str_or(tail, "(none)"));
+	sv->failure_errno = -ETIMEDOUT;
+	(void)str_set(&sv->failure, "the VM did not become ready");
+	do_kill(sv);
+}
+
+static void do_crash(struct sv *sv, const char *cause)
+{
+	sv_blame(sv, "crashed", "%s", str_or(cause, "a part of it died"));
+	do_kill(sv);
+}
+
+/* How it ended, when nothing before said so. */
+static void find_outcome(struct sv *sv, enum sv_state last, const char *cause)
+{
+	if (sv->guest_shutdown && last <= SV_STOP_AGENT)
+		sv_blame(sv, "clean",
+			last == SV_STOP_AGENT ? "the agent stopped the guest"
+					      : "the guest powered off");
+	else if (sv->guest_shutdown && last == SV_STOP_BUTTON)
+		sv_blame(sv, "acpi", "the guest obeyed its power button");
+	else if (last == SV_STOP_QUIT)
+		sv_blame(sv, "forced", "the VMM was told to quit");
+	else if (last == SV_STOP_KILL)
+		sv_blame(sv, "forced", "the VMM was killed");
+	else
+		sv_blame(sv, "crashed", "%s", str_or(cause, "the VMM ended"));
+}
+
+/* Everything of the incarnation goes; what is to be kept is kept; then the name is free. */
+static void clean_up(struct sv *sv)
+{
+	sv_steps_undo(sv);
+	sv->state = SV_ENDED;
+	sv->status.stopped_usec = now_usec();
+	(void)str_set(&sv->status.state, "stopped");
+	if (sv->dir_fd >= 0 && sv->vm_fd >= 0 && sv->spec.keep) {
+		int r = runtime_dir_keep(sv->dir_fd, sv->vm_fd, &sv->status);
+
+		if (r < 0)
+			log_error("%s: the last state cannot be kept: %s", sv->spec.name,
+				strerror(-r));
+	}
+	if (sv->runtime.fd >= 0) {
+		if (!sv->spec.keep)
+			(void)vm_lease_drop(&sv->dirs, sv->spec.name);
+		runtime_dir_end(&sv->dirs, sv->spec.name, &sv->runtime);
+	}
+	sv->finished = true;
+}
+
+static int on_finish(sd_event_source *s, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	log_info("%s: %s: %s", sv->spec.name, sv->status.outcome, sv->status.cause);
+	clean_up(sv);
+	sv_control_tell_end(sv);
+	return sd_event_exit(sv->event, str_eq(sv->status.outcome, "clean") ? 0 : 1);
+}
+
+/* Deferred: the happening may have come from a part that is about to be freed. */
+static void do_finish(struct sv *sv, enum sv_state last, const char *cause)
+{
+	find_outcome(sv, last, cause);
+	set_deadline(sv, 0);
+	(void)sd_event_add_defer(sv->event, &sv->finish, on_finish, sv);
+}
+
+static void act(struct sv *sv, enum sv_action action, enum sv_state last, const char *cause)
+{
+	switch (action) {
+	case SV_DO_NOTHING: break;
+	case SV_DO_BOOT: do_boot(sv); break;
+	case SV_DO_READY: do_ready(sv); break;
+	case SV_DO_REBOOT: do_reboot(sv); break;
+	case SV_DO_NOTE_SHUTDOWN: sv->guest_shutdown = true; break;
+	case SV_DO_NOTE_PANIC: do_note_panic(sv); break;
+	case SV_DO_ASK_AGENT: do_ask_agent(sv); break;
+	case SV_DO_PRESS_BUTTON: do_press_button(sv); break;
+	case SV_DO_QUIT: do_quit(sv); break;
+	case SV_DO_KILL: do_kill(sv); break;
+	case SV_DO_FAIL: do_fail(sv); break;
+	case SV_DO_CRASH: do_crash(sv, cause); break;
+	case SV_DO_FINISH: do_finish(sv, last, cause); break;
+	case SV_ACTIONS: break;
+	}
+}
+
+static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
+{
+	struct sv_transition t = sv_fsm_next(sv->state, h);
+	enum sv_state last = sv->state;
+
+	log_debug("%s: %s in %s: %s", sv->spec.name, sv_fsm_happening_name(h),
+		sv_fsm_state_name(last), sv_fsm_action_name(t.action));
+	sv->state = t.next;
+	act(sv, t.action, last, cause);
+	if (t.next != last || t.action == SV_DO_READY)
+		sv_status_save(sv);
+	if (t.action == SV_DO_READY)
+		sv_control_tell_ready(sv);
+}
+
+void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
+{
+	if (is_only_a_hangup(sv, h)) {
+		sv_linger(sv, h);
+		return;
+	}
+	if (sv->in_queue) {
+		/* from within an action: after it */
+		assert(sv->n_queue < SV_QUEUE_MAX);
+		sv->queue[sv->n_queue++] = h;
+		return;
+	}
+	sv->in_queue = true;
+	happen_one(sv, h, cause);
+	for (size_t i = 0; i < sv->n_queue; i++)
+		happen_one(sv, sv->queue[i], NULL);
+	sv->n_queue = 0;
+	sv->in_queue = false;
+}
+
+static int start_fail(struct sv *sv, int error, char *message_consume, const char *next)
+{
+	free(sv->failure);
+	sv->failure = message_consume;
+	(void)str_set(&sv->failure_next, next);
+	sv->failure_errno = error;
+	sv_blame(sv, "failed", "%s", str_or(sv->failure, strerror(-error)));
+	log_error("%s: %s", str_or(sv->spec.name, "?"), sv->status.cause);
+	return error;
+}
+
+static int take_name(struct sv *sv)
+{
+	char holder[16] = "";
+	int r;
+
+	(void)runtime_dir_sweep(&sv->dirs, sv->status.name);
+	r = runtime_dir_lock(&sv->dirs, sv->status.name, &sv->runtime, holder);
+	if (r == -EBUSY)
+		return start_fail(sv, r,
+			str_printf("VM %s already runs: its supervisor is process %s",
+				sv->status.name, *holder ? holder : "(starting)"),
+			"uvms status shows it");
+	if (r < 0)
+		return start_fail(sv, r,
+			str_printf("the name cannot be locked in %s: %s", sv->dirs.runtime,
+				strerror(-r)),
+			"uvms doctor");
+	return 0;
+}
+
+static int read_spec(struct sv *sv)
+{
+	char *reason = NULL;
+	int r;
+
+	sv->vm_fd = vm_dirs_open_vm(&sv->dirs, sv->status.name, false);
+	r = sv->vm_fd < 0 ? sv->vm_fd : vm_spec_read(sv->vm_fd, &sv->spec, &reason);
+	if (r < 0)
+		return start_fail(sv, r,
+			reason ? reason
+			       : str_printf("there is no VM %s: %s", sv->status.name, strerror(-r)),
+			"uvms ls -a shows what there is");
+	sv->stop_timeout_usec = sv->spec.stop_timeout_usec;
+	return str_set(&sv->status.image, sv->spec.image);
+}
+
+/* From here on stderr is supervisor.log. */
+static int make_incarnation(struct sv *sv)
+{
+	char name[RUNTIME_DIR_INCARNATION_MAX];
+	CLEANUP_CLOSE int log = -EBADF;
+	int r;
+
+	sv->dir_fd = runtime_dir_begin(&sv->runtime, name);
+	if (sv->dir_fd < 0)
+		return start_fail(sv, sv->dir_fd,
+			str_printf("no directory can be made in %s: %s", sv->dirs.runtime,
+				strerror(-sv->dir_fd)),
+			"uvms doctor");
+	r = str_set(&sv->status.incarnation, name);
+	if (r < 0)
+		return r;
+	sv->trace_fd = openat(sv->dir_fd, "trace", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	log = openat(sv->dir_fd, "supervisor.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+	if (log >= 0 && !getenv("JOURNAL_STREAM"))
+		dup2(log, STDERR_FILENO);
+	sv->status.started_usec = now_usec();
+	sv->status.supervisor_pid = (uint32_t)getpid();
+	sv->status.boots = 1;
+	sv_status_save(sv);
+	return 0;
+}
+
+static int make_timers(struct sv *sv)
+{
+	int r;
+
+	r = sd_event_add_time_relative(
+		sv->event, &sv->deadline, CLOCK_MONOTONIC, UP_USEC, 0, on_deadline, sv);
+	if (r >= 0)
+		r = sd_event_add_time_relative(
+			sv->event, &sv->linger, CLOCK_MONOTONIC, LINGER_USEC, 0, on_linger, sv);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(sv->linger, SD_EVENT_OFF);
+	return r < 0 ? r : 0;
+}
+
+static int run_plan(struct sv *sv)
+{
+	CLEANUP_FREE char *next = NULL;
+	char *reason = NULL;
+	int r;
+
+	r = sv_plan_build(sv, &reason, &next);
+	if (r == 0)
+		r = sv_steps_do(sv, &reason);
+	if (r < 0)
+		return start_fail(sv, r,
+			reason ? reason : str_printf("the VM cannot be started: %s", strerror(-r)),
+			next);
+	return 0;
+}
+
+int sv_actions_start(struct sv *sv)
+{
+	int r;
+
+	r = take_name(sv);
+	if (r == 0)
+		r = read_spec(sv);
+	if (r == 0)
+		r = make_incarnation(sv);
+	if (r == 0)
+		r = make_timers(sv);
+	if (r == 0)
+		r = run_plan(sv);
+	if (r == 0) {
+		sv_status_save(sv);
+		return 0;
+	}
+	if (!sv->failure)
+		start_fail(sv, r, strdup(strerror(-r)), NULL);
+	clean_up(sv);
+	sv_control_tell_end(sv);
+	return r;
+}

@@ -1,0 +1,504 @@
+#include "sv-agent.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "control-error.h"
+#include "control-server.h"
+#include "fd.h"
+#include "log.h"
+#include "sockun.h"
+#include "str.h"
+#include "sv.h"
+
+#define AGENT_HELLO_USEC (UINT64_C(10) * 1000000)
+#define AGENT_OPEN_USEC  (UINT64_C(10) * 1000000)
+#define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
+#define AGENT_OPENINGS   32
+
+/* One connection to v_1023, proven or not. */
+struct agent_home {
+	struct sv_agent *agent;      /* borrowed */
+	struct agent_home *next;     /* in agent->homes */
+	sd_event_source *io, *timer; /* owned */
+	int fd;                      /* owned */
+	bool proven;
+	size_t len;
+	uint8_t buf[AGENT_WIRE_FRAME_MAX];
+};
+
+/* One session on its way. */
+struct agent_opening {
+	struct sv_agent *agent;      /* borrowed */
+	struct agent_opening *next;  /* in agent->openings */
+	struct control_call *call;   /* borrowed; NULL: forgotten */
+	sd_event_source *io, *timer; /* owned */
+	int fd;                      /* owned */
+	bool connected;              /* the OK line was read */
+	bool raw;                    /* no AUTH: a port of the guest */
+	size_t len;
+	uint8_t buf[64];
+};
+
+struct sv_agent {
+	struct sv *sv;                  /* borrowed */
+	sd_event_source *io;            /* owned: the listener */
+	sd_event_source *ask;           /* owned: a stop request was sent, DONE is due */
+	int fd;                         /* owned */
+	struct agent_home *homes;       /* owned */
+	struct agent_home *control;     /* borrowed from homes: the one that counts */
+	struct agent_opening *openings; /* owned */
+	size_t n_openings;
+	bool ready;
+};
+
+bool sv_agent_is_ready(const struct sv_agent *a)
+{
+	return a && a->ready;
+}
+
+static void home_free(struct agent_home *h)
+{
+	struct agent_home **p = &h->agent->homes;
+
+	while (*p && *p != h)
+		p = &(*p)->next;
+	if (*p)
+		*p = h->next;
+	if (h->agent->control == h)
+		h->agent->control = NULL;
+	sd_event_source_disable_unref(h->io);
+	sd_event_source_disable_unref(h->timer);
+	fd_close(h->fd);
+	free(h);
+}
+
+static int home_send(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	uint8_t buf[512];
+	ssize_t n = agent_wire_encode(m, buf, sizeof buf);
+
+	if (n < 0)
+		return (int)n;
+	/* small and rare: a peer that has not even room for it is not worth waiting for */
+	return send(h->fd, buf, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) == n ? 0 : -EPIPE;
+}
+
+static bool secrets_equal(const uint8_t *a, const uint8_t *b)
+{
+	uint8_t difference = 0;
+
+	for (size_t i = 0; i < AGENT_WIRE_SECRET; i++)
+		difference |= a[i] ^ b[i];
+	return difference == 0;
+}
+
+static uint64_t realtime_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* -EPERM: close it. */
+static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	struct agent_wire_msg welcome = { .type = AGENT_WIRE_WELCOME,
+		.welcome = { .version = AGENT_WIRE_VERSION } };
+	struct sv_agent *a = h->agent;
+
+	if (h->proven || !secrets_equal(m->hello.secret, a->sv->secret)) {
+		log_warning(
+			"%s: a program in the guest called without the secret", a->sv->spec.name);
+		return -EPERM;
+	}
+	h->proven = true;
+	sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
+	welcome.welcome.realtime_ns = realtime_ns();
+	if (getrandom(welcome.welcome.seed, AGENT_WIRE_SEED, 0) != AGENT_WIRE_SEED)
+		return -EIO;
+	if (m->hello.stage == AGENT_STAGE_AGENT) {
+		if (a->control)
+			home_free(a->control);
+		a->control = h;
+	}
+	log_debug("%s: the agent called (stage %u)", a->sv->spec.name, m->hello.stage);
+	return home_send(h, &welcome);
+}
+
+static int home_on_ready(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	static const char *const words[] = {
+		[AGENT_READY_COMMAND] = "command",
+		[AGENT_READY_RUNNING] = "running",
+		[AGENT_READY_DEGRADED] = "degraded",
+	};
+	struct vm_status *s = &h->agent->sv->status;
+	char units[2 * AGENT_WIRE_TEXT_MAX];
+
+	str_escape(units, sizeof units, m->ready.text.s, m->ready.text.len, "\n");
+	if (str_set(&s->ready, words[m->ready.state]) < 0 ||
+		str_set(&s->failed_units, *units ? units : NULL) < 0)
+		return -ENOMEM;
+	h->agent->ready = true;
+	sv_happen(h->agent->sv, SV_AGENT_READY, NULL);
+	return 0;
+}
+
+static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	if (m->done.request != AGENT_WIRE_STOP)
+		return 0;
+	sd_event_source_set_enabled(h->agent->ask, SD_EVENT_OFF);
+	if (m->done.error)
+		sv_happen(h->agent->sv, SV_AGENT_REFUSED, NULL);
+	return 0;
+}
+
+static void home_on_main_exit(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	struct vm_status *s = &h->agent->sv->status;
+	bool exited = m->exit.kind == AGENT_EXITED;
+
+	s->exit_code = exited ? m->exit.code : 128 + m->exit.code;
+	(void)str_set(&s->exit_source, exited ? "cmd" : "signal");
+	sv_status_save(h->agent->sv);
+}
+
+/* -errno: close the connection. */
+static int home_on_message(struct agent_home *h, const struct agent_wire_msg *m)
+{
+	char text[1024];
+
+	if (m->type == AGENT_WIRE_HELLO)
+		return home_on_hello(h, m);
+	if (!h->proven || h != h->agent->control)
+		return -EPROTO;
+	switch (m->type) {
+	case AGENT_WIRE_READY: return home_on_ready(h, m);
+	case AGENT_WIRE_DONE: return home_on_done(h, m);
+	case AGENT_WIRE_PONG: return 0;
+	case AGENT_WIRE_MAIN_EXIT: home_on_main_exit(h, m); return 0;
+	case AGENT_WIRE_LOG:
+		str_escape(text, sizeof text, m->log.text.s, m->log.text.len, NULL);
+		log_info("%s: agent: %s", h->agent->sv->spec.name, text);
+		return 0;
+	default: return -EPROTO;
+	}
+}
+
+static int home_take_messages(struct agent_home *h)
+{
+	struct sv_agent *a = h->agent;
+
+	for (;;) {
+		struct agent_wire_msg m;
+		ssize_t n = agent_wire_decode(h->buf, h->len, &m);
+		int r;
+
+		if (n <= 0)
+			return (int)n;
+		/* a HELLO is small: until it came, nothing large is waited for */
+		r = home_on_message(h, &m);
+		if (r < 0)
+			return r;
+		if (a->sv->finished)
+			return 0;
+		h->len -= (size_t)n;
+		memmove(h->buf, h->buf + n, h->len);
+	}
+}
+
+static int home_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct agent_home *h = userdata;
+	size_t limit = h->proven ? sizeof h->buf : 256;
+	ssize_t n = h->len < limit ? read(fd, h->buf + h->len, limit - h->len) : 0;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0) {
+		home_free(h);
+		return 0;
+	}
+	h->len += (size_t)n;
+	if (home_take_messages(h) < 0)
+		home_free(h);
+	return 0;
+}
+
+static int home_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	home_free(userdata);
+	return 0;
+}
+
+static size_t agent_strangers(const struct sv_agent *a)
+{
+	size_t n = 0;
+
+	for (struct agent_home *h = a->homes; h; h = h->next)
+		n += !h->proven;
+	return n;
+}
+
+static int agent_on_listen(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct sv_agent *a = userdata;
+	CLEANUP_CLOSE int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct agent_home *h;
+
+	if (peer < 0 || agent_strangers(a) >= SV_AGENT_STRANGERS)
+		return 0;
+	h = calloc(1, sizeof *h);
+	if (!h)
+		return 0;
+	h->agent = a;
+	h->fd = TAKE_FD(peer);
+	h->next = a->homes;
+	a->homes = h;
+	if (sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h) < 0 ||
+		sd_event_add_time_relative(a->sv->event, &h->timer, CLOCK_MONOTONIC,
+			AGENT_HELLO_USEC, 0, home_on_timer, h) < 0)
+		home_free(h);
+	return 0;
+}
+
+static int agent_on_ask_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct sv_agent *a = userdata;
+
+	sv_happen(a->sv, SV_AGENT_REFUSED, NULL);
+	return 0;
+}
+
+int sv_agent_create_consume(struct sv *sv, int listen_fd, struct sv_agent **ret)
+{
+	struct sv_agent *a = calloc(1, sizeof *a);
+	int r;
+
+	if (!a) {
+		close(listen_fd);
+		return -ENOMEM;
+	}
+	a->sv = sv;
+	a->fd = listen_fd;
+	r = sd_event_add_io(sv->event, &a->io, listen_fd, EPOLLIN, agent_on_listen, a);
+	if (r >= 0)
+		r = sd_event_add_time_relative(sv->event, &a->ask, CLOCK_MONOTONIC, AGENT_ASK_USEC,
+			0, agent_on_ask_timer, a);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(a->ask, SD_EVENT_OFF);
+	if (r < 0) {
+		sv_agent_destroy(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
+}
+
+int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec)
+{
+	struct agent_wire_msg m = { .type = AGENT_WIRE_STOP,
+		.stop = { .mode = AGENT_STOP_POWEROFF,
+			.deadline_ms = (uint32_t)(deadline_usec / 1000 > UINT32_MAX / 2
+							  ? UINT32_MAX / 2
+							  : deadline_usec / 1000) } };
+	int r;
+
+	if (!a->control)
+		return -ENOTCONN;
+	r = home_send(a->control, &m);
+	if (r < 0)
+		return r;
+	sd_event_source_set_time_relative(a->ask, AGENT_ASK_USEC);
+	return sd_event_source_set_enabled(a->ask, SD_EVENT_ONESHOT);
+}
+
+static void opening_free(struct agent_opening *o)
+{
+	struct agent_opening **p = &o->agent->openings;
+
+	while (*p && *p != o)
+		p = &(*p)->next;
+	if (*p) {
+		*p = o->next;
+		o->agent->n_openings--;
+	}
+	sd_event_source_disable_unref(o->io);
+	sd_event_source_disable_unref(o->timer);
+	fd_close(o->fd);
+	free(o);
+}
+
+static void opening_fail(struct agent_opening *o, int error, const char *cause)
+{
+	if (o->call)
+		control_call_error(o->call, error,
+			control_error_words(o->raw ? "the guest's port cannot be reached"
+						   : "the agent in the guest cannot be reached",
+				cause, NULL));
+	opening_free(o);
+}
+
+static void opening_succeed(struct agent_opening *o)
+{
+	if (o->call)
+		control_call_reply(o->call, NULL, o->fd);
+	opening_free(o);
+}
+
+static int opening_authenticate(struct agent_opening *o)
+{
+	struct agent_wire_msg m = { .type = AGENT_WIRE_AUTH,
+		.auth = { .version = AGENT_WIRE_VERSION } };
+	uint8_t buf[64];
+	ssize_t n;
+
+	memcpy(m.auth.secret, o->agent->sv->secret, AGENT_WIRE_SECRET);
+	n = agent_wire_encode(&m, buf, sizeof buf);
+	if (n < 0)
+		return (int)n;
+	return send(o->fd, buf, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL) == n ? 0 : -EPIPE;
+}
+
+/* 1: the line was read, 0: more is needed. Byte by byte: what follows belongs to the caller. */
+static int opening_read_line(struct agent_opening *o)
+{
+	while (o->len < 32) {
+		ssize_t n = read(o->fd, o->buf + o->len, 1);
+
+		if (n < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		if (n == 0)
+			return -ECONNREFUSED;
+		if (o->buf[o->len++] != '\n')
+			continue;
+		return o->len > 3 && memcmp(o->buf, "OK ", 3) == 0 ? 1 : -EPROTO;
+	}
+	return -EPROTO;
+}
+
+/* 1: AUTH_OK was read, 0: more is needed. */
+static int opening_read_auth(struct agent_opening *o)
+{
+	struct agent_wire_msg m;
+	ssize_t n;
+
+	/* AUTH_OK is 12 bytes; never read beyond it */
+	n = read(o->fd, o->buf + o->len, AGENT_WIRE_HEADER + 4 - o->len);
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (n == 0)
+		return -ECONNREFUSED;
+	o->len += (size_t)n;
+	n = agent_wire_decode(o->buf, o->len, &m);
+	if (n < 0 || (n > 0 && m.type != AGENT_WIRE_AUTH_OK))
+		return -EPROTO;
+	return n > 0;
+}
+
+static int opening_step(struct agent_opening *o)
+{
+	int r;
+
+	if (!o->connected) {
+		r = opening_read_line(o);
+		if (r <= 0)
+			return r;
+		o->connected = true;
+		o->len = 0;
+		return o->raw ? 1 : opening_authenticate(o);
+	}
+	return opening_read_auth(o);
+}
+
+static int opening_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct agent_opening *o = userdata;
+	int r = opening_step(o);
+
+	if (r > 0)
+		opening_succeed(o);
+	else if (r < 0)
+		opening_fail(o, -ECONNREFUSED,
+			r == -ECONNREFUSED ? "nothing listens there" : strerror(-r));
+	return 0;
+}
+
+static int opening_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	opening_fail(userdata, -ETIMEDOUT, "no answer within 10 s");
+	return 0;
+}
+
+static int opening_start(struct agent_opening *o, uint32_t port)
+{
+	char line[32];
+	int len, r;
+
+	o->fd = sockun_connect_at(o->agent->sv->dir_fd, "v");
+	if (o->fd < 0)
+		return o->fd;
+	len = snprintf(line, sizeof line, "CONNECT %u\n", port);
+	if (send(o->fd, line, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len)
+		return -EPIPE;
+	r = sd_event_add_io(o->agent->sv->event, &o->io, o->fd, EPOLLIN, opening_on_io, o);
+	if (r < 0)
+		return r;
+	return sd_event_add_time_relative(o->agent->sv->event, &o->timer, CLOCK_MONOTONIC,
+		AGENT_OPEN_USEC, 0, opening_on_timer, o);
+}
+
+void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port)
+{
+	struct agent_opening *o;
+	int r;
+
+	o = a->n_openings < AGENT_OPENINGS ? calloc(1, sizeof *o) : NULL;
+	if (!o) {
+		control_call_error(call, -EBUSY,
+			control_error_words(
+				"too many sessions are being opened", NULL, "try again"));
+		return;
+	}
+	*o = (struct agent_opening){
+		.agent = a, .call = call, .fd = -EBADF, .raw = port != 0, .next = a->openings
+	};
+	a->openings = o;
+	a->n_openings++;
+	r = opening_start(o, port ? port : AGENT_PORT);
+	if (r < 0)
+		opening_fail(o, -ECONNREFUSED, strerror(-r));
+}
+
+void sv_agent_forget(struct sv_agent *a, struct control_call *call)
+{
+	for (struct agent_opening *o = a ? a->openings : NULL; o; o = o->next) {
+		if (o->call == call)
+			o->call = NULL;
+	}
+}
+
+void sv_agent_destroy(struct sv_agent *a)
+{
+	if (!a)
+		return;
+	while (a->openings)
+		opening_fail(a->openings, -ESHUTDOWN, "the VM ended");
+	while (a->homes)
+		home_free(a->homes);
+	sd_event_source_disable_unref(a->io);
+	sd_event_source_disable_unref(a->ask);
+	fd_close(a->fd);
+	free(a);
+}

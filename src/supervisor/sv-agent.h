@@ -1,0 +1,35 @@
+/*
+ * The agent in the guest, as the supervisor deals with it.
+ *
+ * The call home: whoever connects to v_1023 has 10 s to say HELLO with the incarnation's secret;
+ * anything else costs that connection. At most SV_AGENT_STRANGERS of them wait at once. The newest
+ * proven one of stage AGENT is the control channel. Sessions: the supervisor connects to the hybrid
+ * socket, says CONNECT 1023, proves itself by AUTH and hands the descriptor to the caller.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct sv;
+struct sv_agent;
+struct control_call;
+
+#define SV_AGENT_STRANGERS 8
+
+/* LISTEN_FD (v_1023) is taken over whatever is returned. */
+int sv_agent_create_consume(struct sv *sv, int listen_fd, struct sv_agent **ret);
+bool sv_agent_is_ready(const struct sv_agent *a);
+
+/* 0, or -ENOTCONN: it never called. The refusal of the request comes as SV_AGENT_REFUSED. */
+int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
+
+/*
+ * Answers CALL with a connected descriptor, or an error: to the agent (PORT 0) after AUTH, else to
+ * that vsock port of the guest as it is.
+ */
+void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port);
+
+/* CALL is gone: nobody is to be answered. */
+void sv_agent_forget(struct sv_agent *a, struct control_call *call);
+void sv_agent_destroy(struct sv_agent *a);

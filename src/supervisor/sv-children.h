@@ -1,0 +1,26 @@
+/* The processes of one incarnation: started with the lock, watched by pidfd, their output bounded. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct spawn;
+struct sv;
+struct sv_child;
+
+/* Idle values, so that every other function may be called. */
+void sv_child_init(struct sv_child *c, struct sv *sv, const char *name, int on_end);
+
+/*
+ * Starts the program; SPAWN's stdout and stderr are set here, and the lock's descriptor is added
+ * behind its own. When it ends, sv_happen(on_end) follows.
+ */
+int sv_child_start(struct sv_child *c, struct spawn *spawn);
+bool sv_child_is_running(const struct sv_child *c);
+void sv_child_signal(struct sv_child *c, int signo);
+
+/* SIGKILL, then waits for the end at most 2 s, and drains its output. */
+void sv_child_finish(struct sv_child *c);
+
+/* "exited with status 1", "was killed by signal 9 (Killed)": into BUF. */
+const char *sv_child_describe(const struct sv_child *c, char *buf, size_t size);

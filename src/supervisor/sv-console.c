@@ -1,0 +1,146 @@
+#include "sv-console.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "sockun.h"
+#include "sv-logfile.h"
+#include "sv.h"
+
+#define CONSOLE_TAIL_BYTES 1500
+
+struct console_client {
+	struct sv_console *console;
+	sd_event_source *io; /* owned */
+	int fd;              /* owned; -EBADF: free */
+};
+
+struct sv_console {
+	struct sv *sv;       /* borrowed */
+	sd_event_source *io; /* owned */
+	int fd;              /* owned */
+	struct sv_logfile log;
+	struct console_client clients[SV_CONSOLE_CLIENTS];
+};
+
+static void client_close(struct console_client *c)
+{
+	c->io = sd_event_source_disable_unref(c->io);
+	c->fd = fd_close(c->fd);
+}
+
+/* Takes what is there. 1: some, 0: nothing now, -1: the end. */
+static int console_drain(struct sv_console *c)
+{
+	char bytes[16384];
+	ssize_t n = read(c->fd, bytes, sizeof bytes);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0)
+		return -1;
+	sv_logfile_write(&c->log, bytes, (size_t)n);
+	c->sv->status.console_dropped_bytes = c->log.dropped_bytes;
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++) {
+		if (c->clients[i].fd >= 0)
+			(void)send(c->clients[i].fd, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	return 1;
+}
+
+static int console_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct sv_console *c = userdata;
+
+	if (console_drain(c) < 0)
+		c->io = sd_event_source_disable_unref(c->io);
+	return 0;
+}
+
+static int client_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct console_client *c = userdata;
+	char bytes[1024];
+	ssize_t n = read(fd, bytes, sizeof bytes);
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0)
+		client_close(c);
+	else
+		(void)send(c->console->fd, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return 0;
+}
+
+int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret)
+{
+	struct sv_console *c = calloc(1, sizeof *c);
+	int r;
+
+	if (!c) {
+		close(fd);
+		return -ENOMEM;
+	}
+	c->sv = sv;
+	c->fd = fd;
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
+		c->clients[i] = (struct console_client){ .console = c, .fd = -EBADF };
+	r = sv_logfile_init(&c->log, sv->dir_fd, "console");
+	if (r >= 0)
+		r = sd_event_add_io(sv->event, &c->io, fd, EPOLLIN, console_on_io, c);
+	if (r < 0) {
+		sv_console_destroy(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
+}
+
+int sv_console_open(struct sv_console *c)
+{
+	int pair[2], r;
+
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++) {
+		if (c->clients[i].fd >= 0)
+			continue;
+		r = sockun_pair(SOCK_STREAM | SOCK_NONBLOCK, pair);
+		if (r < 0)
+			return r;
+		c->clients[i].fd = pair[0];
+		r = sd_event_add_io(c->sv->event, &c->clients[i].io, pair[0], EPOLLIN, client_on_io,
+			&c->clients[i]);
+		if (r < 0) {
+			client_close(&c->clients[i]);
+			close(pair[1]);
+			return r;
+		}
+		return pair[1];
+	}
+	return -EBUSY;
+}
+
+char *sv_console_tail(struct sv_console *c)
+{
+	return sv_logfile_tail(&c->log, CONSOLE_TAIL_BYTES);
+}
+
+void sv_console_destroy(struct sv_console *c)
+{
+	if (!c)
+		return;
+	/* the VMM is gone: what it said last is still in the socket */
+	for (int i = 0; i < 64 && c->io && console_drain(c) > 0; i++)
+		;
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
+		client_close(&c->clients[i]);
+	sd_event_source_disable_unref(c->io);
+	fd_close(c->fd);
+	sv_logfile_finish(&c->log);
+	free(c);
+}

@@ -1,0 +1,287 @@
+#include "sv-control.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "control-error.h"
+#include "control-server.h"
+#include "fd.h"
+#include "json-codec.h"
+#include "str.h"
+#include "sv-agent.h"
+#include "sv-console.h"
+#include "sv.h"
+
+static const char description[] =
+	"# The life of one VM\n"
+	"interface io.uvms.VM\n"
+	"\n"
+	"# What the VM is now; the fields are those of `uvms status --json`\n"
+	"method Status() -> (status: object)\n"
+	"# Answers when the VM is ready (\"ready\") or gone (\"stopped\")\n"
+	"method Wait(for: string) -> (status: object)\n"
+	"# Asks the guest, then presses harder; answers when it is gone\n"
+	"method Stop(timeout_usec: ?int, force: ?bool) -> (status: object)\n"
+	"# A connection to the agent in the guest, authenticated, beside the reply (SCM_RIGHTS)\n"
+	"method OpenAgent(wait: ?bool) -> ()\n"
+	"# A connection to a vsock port of the guest, beside the reply\n"
+	"method OpenPort(port: int) -> ()\n"
+	"# The guest's serial port, beside the reply\n"
+	"method Console() -> ()\n"
+	"\n"
+	"error Failed(message: string, cause: ?string, next: ?string)\n"
+	"error NotReady(message: string, cause: ?string, next: ?string)\n"
+	"error Ended(message: string, cause: ?string, next: ?string)\n"
+	"error Busy(message: string, cause: ?string, next: ?string)\n"
+	"error TimedOut(message: string, cause: ?string, next: ?string)\n"
+	"error Refused(message: string, cause: ?string, next: ?string)\n"
+	"error NotSupported(message: string, cause: ?string, next: ?string)\n";
+
+enum waiting_for {
+	WAIT_READY,
+	WAIT_AGENT, /* ready, then a session */
+	WAIT_STOPPED,
+};
+
+struct sv_waiter {
+	struct sv_waiter *next;    /* in sv->waiters */
+	struct control_call *call; /* borrowed */
+	enum waiting_for what;
+};
+
+static struct json_object *reply_status(struct sv *sv)
+{
+	struct json_object *reply = json_object_new_object();
+
+	if (reply)
+		json_object_object_add(reply, "status", vm_status_to_json(&sv->status));
+	return reply;
+}
+
+static void control_wait(struct sv *sv, struct control_call *call, enum waiting_for what)
+{
+	struct sv_waiter *w = calloc(1, sizeof *w);
+
+	if (!w) {
+		control_call_error(call, -EIO, control_error_words("out of memory", NULL, NULL));
+		return;
+	}
+	sv->starter_waits = false;
+	*w = (struct sv_waiter){ sv->waiters, call, what };
+	sv->waiters = w;
+}
+
+static void method_status(struct control_call *call, struct json_object *p, void *userdata)
+{
+	control_call_reply(call, reply_status(userdata), -EBADF);
+}
+
+struct wait_parameters {
+	char *for_;
+};
+
+static void method_wait(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		{ .name = "for",
+			.type = JSON_STR,
+			.offset = offsetof(struct wait_parameters, for_) },
+	};
+	struct wait_parameters w = { 0 };
+	struct sv *sv = userdata;
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &w, NULL) < 0 ||
+		(!str_eq(w.for_, "ready") && !str_eq(w.for_, "stopped")))
+		control_call_error(call, -EINVAL,
+			control_error_words("for: \"ready\" or \"stopped\"", NULL, NULL));
+	else if (str_eq(w.for_, "ready") && sv->state == SV_RUNNING)
+		control_call_reply(call, reply_status(sv), -EBADF);
+	else
+		control_wait(sv, call, str_eq(w.for_, "ready") ? WAIT_READY : WAIT_STOPPED);
+	json_codec_release(fields, ARRAY_SIZE(fields), &w);
+}
+
+struct stop_parameters {
+	uint64_t timeout_usec;
+	bool force;
+};
+
+static void method_stop(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct stop_parameters, timeout_usec, JSON_U64),
+		JSON_FIELD(struct stop_parameters, force, JSON_BOOL),
+	};
+	struct sv *sv = userdata;
+	struct stop_parameters s = { .timeout_usec = sv->spec.stop_timeout_usec };
+
+	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &s, NULL) < 0) {
+		control_call_error(call, -EINVAL, NULL);
+		return;
+	}
+	control_wait(sv, call, WAIT_STOPPED);
+	sv->stop_timeout_usec = s.timeout_usec;
+	sv_happen(sv, s.force ? SV_FORCE : SV_STOP, s.force ? "uvms kill" : "uvms stop");
+}
+
+struct agent_parameters {
+	bool wait;
+};
+
+static void method_open_agent(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct agent_parameters, wait, JSON_BOOL),
+	};
+	struct agent_parameters a = { 0 };
+	struct sv *sv = userdata;
+
+	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &a, NULL) < 0)
+		control_call_error(call, -EINVAL, NULL);
+	else if (sv_agent_is_ready(sv->agent))
+		sv_agent_open(sv->agent, call, 0);
+	else if (a.wait)
+		control_wait(sv, call, WAIT_AGENT);
+	else
+		control_call_error(call, -ENOTCONN,
+			control_error_words("the guest is not ready", NULL,
+				"uvms wait --for=ready waits for it, uvms logs shows its console"));
+}
+
+struct port_parameters {
+	uint32_t port;
+};
+
+static void method_open_port(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct port_parameters, port, JSON_U32),
+	};
+	struct port_parameters a = { 0 };
+	struct sv *sv = userdata;
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &a, NULL) < 0 || a.port == 0)
+		control_call_error(call, -EINVAL, NULL);
+	else if (a.port == AGENT_PORT)
+		control_call_error(call, -EACCES,
+			control_error_words("port 1023 is the agent's own", NULL, NULL));
+	else
+		sv_agent_open(sv->agent, call, a.port);
+}
+
+static void method_console(struct control_call *call, struct json_object *p, void *userdata)
+{
+	struct sv *sv = userdata;
+	CLEANUP_CLOSE int fd = sv_console_open(sv->console);
+
+	if (fd >= 0)
+		control_call_reply(call, NULL, fd);
+	else
+		control_call_error(call, fd,
+			control_error_words("the console cannot be opened",
+				fd == -EBUSY ? "four others have it" : NULL, NULL));
+}
+
+static const struct control_method methods[] = {
+	{ "io.uvms.VM.Status", true, method_status },
+	{ "io.uvms.VM.Wait", true, method_wait },
+	{ "io.uvms.VM.Stop", false, method_stop },
+	{ "io.uvms.VM.OpenAgent", false, method_open_agent },
+	{ "io.uvms.VM.OpenPort", false, method_open_port },
+	{ "io.uvms.VM.Console", false, method_console },
+	{ 0 },
+};
+
+static void control_on_gone(struct control_call *call, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	for (struct sv_waiter **p = &sv->waiters; *p;) {
+		struct sv_waiter *w = *p;
+
+		if (w->call == call) {
+			*p = w->next;
+			free(w);
+		} else {
+			p = &w->next;
+		}
+	}
+	sv_agent_forget(sv->agent, call);
+}
+
+static void control_on_owner_gone(void *userdata)
+{
+	struct sv *sv = userdata;
+
+	sv->starter_waits = false;
+	if (sv->spec.attached && !sv->finished)
+		sv_happen(sv, SV_OWNER_GONE, "the client that owned the VM is gone");
+}
+
+int sv_control_create(struct sv *sv)
+{
+	static struct control_hooks hooks = {
+		.methods = methods,
+		.description = description,
+		.gone = control_on_gone,
+		.owner_gone = control_on_owner_gone,
+	};
+	int r;
+
+	hooks.userdata = sv;
+	r = control_server_create(sv->event, &hooks, &sv->control);
+	sv->starter_waits = sv->client_fd >= 0;
+	if (r >= 0 && sv->client_fd >= 0)
+		r = control_server_adopt_consume(sv->control, TAKE_FD(sv->client_fd));
+	return r;
+}
+
+void sv_control_tell_ready(struct sv *sv)
+{
+	struct sv_waiter **p = &sv->waiters;
+
+	while (*p) {
+		struct sv_waiter *w = *p;
+
+		if (w->what == WAIT_STOPPED) {
+			p = &w->next;
+			continue;
+		}
+		*p = w->next;
+		if (w->what == WAIT_AGENT)
+			sv_agent_open(sv->agent, w->call, 0);
+		else
+			control_call_reply(w->call, reply_status(sv), -EBADF);
+		free(w);
+	}
+}
+
+static void tell_failure(struct sv *sv, struct control_call *call)
+{
+	control_call_error(call, sv->failure_errno ? sv->failure_errno : -ESHUTDOWN,
+		control_error_words(str_or(sv->failure, "the VM ended before it was ready"),
+			sv->status.cause,
+			sv->failure_next ? sv->failure_next
+					 : "uvms logs shows the console, the VMM's and the "
+					   "supervisor's log"));
+}
+
+void sv_control_tell_end(struct sv *sv)
+{
+	for (int i = 0; sv->starter_waits && !sv->waiters && i < 10; i++)
+		sd_event_run(sv->event, 100 * 1000);
+	while (sv->waiters) {
+		struct sv_waiter *w = sv->waiters;
+
+		sv->waiters = w->next;
+		if (w->what == WAIT_STOPPED)
+			control_call_reply(w->call, reply_status(sv), -EBADF);
+		else
+			tell_failure(sv, w->call);
+		free(w);
+	}
+}

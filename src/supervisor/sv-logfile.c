@@ -1,0 +1,116 @@
+#include "sv-logfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "runtime-dir.h"
+#include "str.h"
+
+static uint64_t log_now_usec(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+static int log_open_segment(struct sv_logfile *l)
+{
+	l->fd = openat(l->dir_fd, l->name,
+		O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+	l->size = 0;
+	return l->fd < 0 ? -errno : 0;
+}
+
+int sv_logfile_init(struct sv_logfile *l, int dir_fd, const char *name)
+{
+	*l = (struct sv_logfile){ .dir_fd = dir_fd,
+		.fd = -EBADF,
+		.tokens = SV_LOGFILE_BURST,
+		.filled_usec = log_now_usec() };
+	snprintf(l->name, sizeof l->name, "%s", name);
+	return log_open_segment(l);
+}
+
+static void log_rotate(struct sv_logfile *l)
+{
+	char old[40];
+
+	snprintf(old, sizeof old, "%s.1", l->name);
+	(void)renameat(l->dir_fd, l->name, l->dir_fd, old);
+	l->fd = fd_close(l->fd);
+	(void)log_open_segment(l);
+}
+
+static size_t log_take_tokens(struct sv_logfile *l, size_t want)
+{
+	uint64_t now = log_now_usec();
+
+	l->tokens += (now - l->filled_usec) * SV_LOGFILE_RATE / 1000000;
+	if (l->tokens > SV_LOGFILE_BURST)
+		l->tokens = SV_LOGFILE_BURST;
+	l->filled_usec = now;
+	if (want > l->tokens)
+		want = (size_t)l->tokens;
+	l->tokens -= want;
+	return want;
+}
+
+static void log_append(struct sv_logfile *l, const char *text, size_t len)
+{
+	if (l->size + len > SV_LOGFILE_SEGMENT)
+		log_rotate(l);
+	if (l->fd < 0)
+		return;
+	if (fd_write_all(l->fd, text, len) == 0)
+		l->size += len;
+	else
+		l->dropped_bytes += len; /* a full disk costs the log, not the VM */
+}
+
+void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
+{
+	const char *p = data;
+
+	while (len > 0) {
+		size_t n = len > 4096 ? 4096 : len, allowed = log_take_tokens(l, n);
+		char text[4 * 4096 + 1];
+
+		if (allowed > 0 && l->gap_bytes > 0) {
+			int k = snprintf(text, sizeof text, "\n[uvms: %llu bytes dropped]\n",
+				(unsigned long long)l->gap_bytes);
+
+			l->gap_bytes = 0;
+			log_append(l, text, (size_t)k);
+		}
+		if (allowed > 0)
+			log_append(l, text, str_escape(text, sizeof text, p, allowed, "\n\t\r\\"));
+		l->dropped_bytes += n - allowed;
+		l->gap_bytes += n - allowed;
+		p += n;
+		len -= n;
+	}
+}
+
+void sv_logfile_finish(struct sv_logfile *l)
+{
+	if (l->fd >= 0)
+		l->fd = fd_close(l->fd);
+}
+
+char *sv_logfile_tail(const struct sv_logfile *l, size_t max)
+{
+	size_t len;
+	char *text = runtime_dir_log(l->dir_fd, l->name, &len);
+
+	if (text && len > max)
+		memmove(text, text + len - max, max + 1);
+	return text;
+}

@@ -1,0 +1,32 @@
+/*
+ * A log whose size on disk and whose write rate are bounded whatever is poured into it.
+ *
+ * Two segments, NAME and NAME.1, of SV_LOGFILE_SEGMENT bytes each: when the first is full it replaces
+ * the second. Control bytes are written as \xNN. A token bucket (SV_LOGFILE_BURST at once, then
+ * SV_LOGFILE_RATE a second) decides what is written; what is not is counted and noted in the log.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SV_LOGFILE_SEGMENT (128 * 1024)
+#define SV_LOGFILE_BURST   (1024 * 1024)
+#define SV_LOGFILE_RATE    (128 * 1024)
+
+struct sv_logfile {
+	int dir_fd; /* borrowed */
+	int fd;     /* owned */
+	char name[32];
+	size_t size;
+	uint64_t tokens, filled_usec;
+	uint64_t dropped_bytes; /* in all */
+	uint64_t gap_bytes;     /* since the last write */
+};
+
+int sv_logfile_init(struct sv_logfile *l, int dir_fd, const char *name);
+void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len);
+void sv_logfile_finish(struct sv_logfile *l);
+
+/* The last bytes of the log, at most MAX, NUL-terminated, on the heap; NULL when there is none. */
+char *sv_logfile_tail(const struct sv_logfile *l, size_t max);

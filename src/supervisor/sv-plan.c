@@ -1,0 +1,277 @@
+#include "sv-plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "path.h"
+#include "str.h"
+#include "sv.h"
+#include "vm-name.h"
+
+static int plan_image(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	CLEANUP_FREE char *detail = NULL;
+	int r;
+
+	r = store_find_image(sv->store, sv->spec.image, &sv->image, &detail);
+	if (r == -ENOENT) {
+		*ret_reason = str_printf("there is no image \"%s\"", sv->spec.image);
+		*ret_next = strdup("uvms image ls shows what there is, uvms image build makes one");
+	} else if (r < 0) {
+		*ret_reason = str_printf("image \"%s\" cannot be used: %s", sv->spec.image,
+			detail ? detail : strerror(-r));
+		*ret_next = strdup("uvms image rm it and build it again");
+	}
+	return r;
+}
+
+static int plan_kernel(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	CLEANUP_FREE char *detail = NULL;
+	int r;
+
+	r = store_find_kernel(sv->store, sv->spec.kernel, &sv->kernel, &detail);
+	if (r >= 0)
+		return 0;
+	*ret_reason = r == -ENOENT
+			      ? str_printf("there is no kernel%s%s", sv->spec.kernel ? " " : "",
+					str_or(sv->spec.kernel, ""))
+			      : str_printf("the kernel cannot be used: %s",
+					detail ? detail : strerror(-r));
+	*ret_next = strdup("uvms kernel add --from-deb, or another way of uvms-kernel in uvms(1)");
+	return r;
+}
+
+/* Whether the VM's own user, not only root, may open /dev/kvm. */
+static bool plan_kvm_is_open_to_vms(void)
+{
+	struct stat st;
+
+	return geteuid() != 0 || (stat("/dev/kvm", &st) == 0 && (st.st_mode & 0060) == 0060);
+}
+
+static int plan_accel(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	bool must_kvm = str_eq(sv->spec.accel, "kvm"), must_tcg = str_eq(sv->spec.accel, "tcg");
+	bool kvm;
+
+	accel_get(&sv->dirs, &sv->accel);
+	if (sv->accel.kvm && !plan_kvm_is_open_to_vms()) {
+		sv->accel.kvm = false;
+		snprintf(sv->accel.reason, sizeof sv->accel.reason,
+			"/dev/kvm works, but is closed to its group: VMs do not run as root");
+	}
+	kvm = sv->accel.kvm && (vmm_backend_caps(sv->backend) & VMM_CAP_KVM);
+	if (must_kvm && !kvm) {
+		*ret_reason = str_printf("--accel=kvm: %s", sv->accel.reason);
+		*ret_next = strdup("uvms doctor explains it; --accel=auto emulates");
+		return -EOPNOTSUPP;
+	}
+	return str_set(&sv->status.accel, kvm && !must_tcg ? "kvm" : "tcg");
+}
+
+static int plan_backend(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	const char *name = sv->spec.backend;
+	CLEANUP_FREE char *program = NULL;
+
+	if (!name || str_eq(name, "auto"))
+		name = "qemu";
+	sv->backend = vmm_backend_find(name);
+	if (!sv->backend) {
+		*ret_reason = str_printf("back-end \"%s\": not supported yet", name);
+		return -EOPNOTSUPP;
+	}
+	if (vmm_backend_program(sv->backend, &program) < 0) {
+		*ret_reason = str_printf("the program of back-end %s is not installed", name);
+		*ret_next = strdup("apt install qemu-system-x86");
+		return -ENOENT;
+	}
+	return str_set(&sv->status.backend, name);
+}
+
+static int plan_add_leases(struct sv *sv)
+{
+	char **args = NULL;
+	int r = 0;
+
+	r |= strv_push(&args, "cid");
+	if (geteuid() == 0)
+		r |= strv_push(&args, "uid");
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_LEASES, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int plan_add_layers(struct sv *sv)
+{
+	char **args = NULL;
+	int r = 0;
+
+	for (size_t i = 0; sv->image.layers[i]; i++)
+		r |= strv_pushf(&args, "layer%zu=%s", i, sv->image.layers[i]);
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_LAYERS, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int plan_add_kernel(struct sv *sv)
+{
+	char **args = NULL;
+	int r = 0;
+
+	r |= strv_push(&args, sv->kernel.kernel);
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_KERNEL, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int plan_add_initramfs(struct sv *sv, char **ret_reason)
+{
+	CLEANUP_FREE char *guest = NULL;
+	char **args = NULL;
+	int r = 0;
+
+	if (path_find_helper("uvms-guest", &guest) < 0) {
+		*ret_reason = strdup("the helper uvms-guest is not installed");
+		return -ENOENT;
+	}
+	r |= strv_pushf(&args, "modules=%s", sv->kernel.modules);
+	r |= strv_pushf(&args, "init=%s", guest);
+	r |= strv_pushf(
+		&args, "boot=%s", sv->spec.command || sv->spec.attached ? "command" : "init");
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_INITRAMFS, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int plan_add_words(struct sv *sv, enum vm_step_id id, const char *const *words)
+{
+	char **args = NULL;
+	int r = 0;
+
+	for (; *words; words++)
+		r |= strv_push(&args, *words);
+	r |= vm_plan_add_consume(&sv->plan, id, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int plan_add_vsockd(struct sv *sv, char **ret_reason)
+{
+	CLEANUP_FREE char *program = NULL;
+	char **args = NULL;
+	int r = 0;
+
+	if (path_find_helper("uvms-vsockd", &program) < 0) {
+		*ret_reason = strdup("the helper uvms-vsockd is not installed");
+		return -ENOENT;
+	}
+	/* {cid} is known once it is leased */
+	r |= strv_push(&args, program);
+	r |= strv_push(&args, "--name");
+	r |= strv_push(&args, sv->spec.name);
+	r |= strv_push(&args, "--cid");
+	r |= strv_push(&args, "{cid}");
+	r |= strv_push(&args, "--vhost-fd");
+	r |= strv_push(&args, "3");
+	r |= strv_push(&args, "--listen-fd");
+	r |= strv_push(&args, "4");
+	r |= strv_push(&args, "--table-fd");
+	r |= strv_push(&args, "5");
+	r |= strv_push(&args, "--path");
+	r |= strv_push(&args, "v");
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_VSOCKD, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
+/*
+ * no_timer_check and tsc_early_khz: emulated guests that start side by side get stuck in timer
+ * calibration without them. The getty would wait 90 s for a device unit that never comes without udev.
+ */
+static char *plan_cmdline(struct sv *sv)
+{
+	bool tcg = str_eq(sv->status.accel, "tcg"), init = !sv->spec.command && !sv->spec.attached;
+	char tsc[64] = "";
+
+	if (tcg && sv->accel.tsc_khz)
+		snprintf(tsc, sizeof tsc, " tsc_early_khz=%llu",
+			(unsigned long long)sv->accel.tsc_khz);
+	return str_printf("console=ttyS0 loglevel=4 panic=-1%s%s%s%s%s", tsc,
+		tcg ? " no_timer_check" : "",
+		init && !sv->spec.getty ? " systemd.getty_auto=no" : "",
+		init ? " systemd.hostname=" : "", init ? sv->spec.name : "");
+}
+
+static void plan_uuid(const char *name, char out[static 37])
+{
+	char id[33];
+
+	vm_name_id("uuid", name, id);
+	snprintf(out, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", id, id + 8, id + 12, id + 16, id + 20);
+}
+
+static int plan_add_vmm(struct sv *sv, char **ret_reason)
+{
+	CLEANUP_FREE char *cmdline = plan_cmdline(sv);
+	struct vmm_disk disks[VMM_DISKS_MAX] = { 0 };
+	char **argv = NULL, uuid[37];
+	struct vmm_config c = {
+		.name = sv->spec.name,
+		.uuid = uuid,
+		.accel = sv->status.accel,
+		.kernel_cmdline = cmdline,
+		.disks = disks,
+		.n_disks = strv_length(sv->image.layers),
+		.memory_bytes = sv->spec.memory_bytes,
+		.cpus = sv->spec.cpus,
+		.hotplug_slots = sv->spec.hotplug_slots,
+		.reboot_ends = sv->spec.command || sv->spec.attached,
+	};
+	int r;
+
+	if (!cmdline)
+		return -ENOMEM;
+	plan_uuid(sv->spec.name, uuid);
+	for (size_t i = 0; i < c.n_disks && i < ARRAY_SIZE(disks); i++) {
+		snprintf(disks[i].serial, sizeof disks[i].serial, "layer%zu", i);
+		disks[i].read_only = true;
+	}
+	r = vmm_check(sv->backend, &c, ret_reason);
+	if (r < 0)
+		return r;
+	r = vmm_command(sv->backend, &c, &argv);
+	return r < 0 ? r : vm_plan_add_consume(&sv->plan, VM_STEP_VMM, argv);
+}
+
+int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	static const char *const sockets[] = { "control", "v", "v_1023", NULL };
+	static const char *const namespace[] = { "pid", NULL };
+	int r;
+
+	r = plan_backend(sv, ret_reason, ret_next);
+	if (r == 0)
+		r = plan_accel(sv, ret_reason, ret_next);
+	if (r == 0)
+		r = plan_image(sv, ret_reason, ret_next);
+	if (r == 0)
+		r = plan_kernel(sv, ret_reason, ret_next);
+	if (r == 0)
+		r = plan_add_leases(sv);
+	if (r == 0)
+		r = plan_add_layers(sv);
+	if (r == 0)
+		r = plan_add_kernel(sv);
+	if (r == 0)
+		r = plan_add_initramfs(sv, ret_reason);
+	if (r == 0)
+		r = plan_add_words(sv, VM_STEP_SOCKETS, sockets);
+	if (r == 0)
+		r = plan_add_words(sv, VM_STEP_NAMESPACE, namespace);
+	if (r == 0)
+		r = plan_add_vsockd(sv, ret_reason);
+	if (r == 0)
+		r = plan_add_vmm(sv, ret_reason);
+	return r;
+}

@@ -1,0 +1,529 @@
+#include "sv-steps.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "boot-desc.h"
+#include "cleanup.h"
+#include "control-server.h"
+#include "fd.h"
+#include "file.h"
+#include "initramfs.h"
+#include "log.h"
+#include "path.h"
+#include "sockun.h"
+#include "spawn.h"
+#include "str.h"
+#include "sv-agent.h"
+#include "sv-children.h"
+#include "sv-console.h"
+#include "sv-control.h"
+#include "sv.h"
+#include "vm-lease.h"
+#include "vm-name.h"
+
+#define VSOCKD_TABLE_BYTES (64 * 1024)
+
+static int do_leases(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	int r;
+
+	r = vm_lease_cid(&sv->dirs, sv->spec.name, &sv->status.cid);
+	if (r == 0 && geteuid() == 0)
+		r = vm_lease_uid(&sv->dirs, sv->spec.name, &sv->status.uid);
+	else
+		sv->status.uid = getuid();
+	return r;
+}
+
+/* The numbers belong to the name as long as it is known (vm_lease_drop()). */
+static void undo_leases(struct sv *sv)
+{
+}
+
+static int do_layers(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	for (size_t i = 0; sv->image.layers[i]; i++) {
+		int fd = store_open_blob(sv->store, sv->image.layers[i], ret_reason);
+
+		if (fd < 0)
+			return fd;
+		sv->vmm_fds[VMM_FD_DISK + i] = fd;
+	}
+	return 0;
+}
+
+static void undo_layers(struct sv *sv)
+{
+	for (size_t i = VMM_FD_DISK; i < SV_FDS_MAX; i++)
+		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
+}
+
+static int do_kernel(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	int fd = store_open_blob(sv->store, sv->kernel.kernel, ret_reason);
+
+	if (fd < 0)
+		return fd;
+	sv->vmm_fds[VMM_FD_KERNEL] = fd;
+	return 0;
+}
+
+static void undo_kernel(struct sv *sv)
+{
+	sv->vmm_fds[VMM_FD_KERNEL] = fd_close(sv->vmm_fds[VMM_FD_KERNEL]);
+}
+
+static void hex_to_bytes(const char *hex, uint8_t *out, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		sscanf(hex + 2 * i, "%2hhx", &out[i]);
+}
+
+/* The strings stay borrowed from the spec. */
+static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
+{
+	const struct vm_spec *s = &sv->spec;
+	struct timespec now;
+	char id[33];
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	d->mode = s->command || s->attached ? BOOT_DESC_COMMAND : BOOT_DESC_INIT;
+	d->flags = BOOT_DESC_READY_PROBE;
+	memcpy(d->secret, sv->secret, sizeof d->secret);
+	if (getrandom(d->seed, sizeof d->seed, 0) != sizeof d->seed)
+		return -EIO;
+	d->realtime_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+	vm_name_id("machine-id", s->name, id);
+	hex_to_bytes(id, d->machine_id, sizeof d->machine_id);
+	d->root_size_bytes = s->root_bytes;
+	d->hostname = wire_str_from(s->name);
+	if (!s->attached) {
+		/* an attached client executes its command itself, in a session */
+		d->argv = wire_strv_from((const char *const *)s->command);
+		d->env = wire_strv_from((const char *const *)s->env);
+		d->user = wire_str_from(s->user);
+		d->workdir = wire_str_from(s->workdir);
+	}
+	for (; sv->image.layers[d->n_layers]; d->n_layers++) {
+		static const char serials[][8] = { "layer0", "layer1", "layer2", "layer3", "layer4",
+			"layer5", "layer6", "layer7", "layer8", "layer9", "layer10", "layer11",
+			"layer12", "layer13", "layer14", "layer15" };
+
+		static_assert(ARRAY_SIZE(serials) == VMM_DISKS_MAX, "a serial for every disk");
+		d->layers[d->n_layers] =
+			(struct boot_desc_layer){ wire_str_from(serials[d->n_layers]),
+				wire_str_from("erofs") };
+	}
+	return 0;
+}
+
+/* The VM's user may read it, nobody else: the secret is in it. */
+static int close_to_others(struct sv *sv, int fd)
+{
+	if (fchmod(fd, 0400) < 0)
+		return -errno;
+	return geteuid() == 0 && fchown(fd, sv->status.uid, sv->status.uid) < 0 ? -errno : 0;
+}
+
+static int do_initramfs(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	CLEANUP_CLOSE int modules = -EBADF, guest = -EBADF, fd = -EBADF;
+	CLEANUP_FREE uint8_t *text = malloc(BOOT_DESC_MAX);
+	CLEANUP_FREE struct boot_desc *d = calloc(1, sizeof *d);
+	CLEANUP_FREE char *program = NULL;
+	ssize_t len;
+	int r;
+
+	if (!text || !d)
+		return -ENOMEM;
+	modules = store_open_blob(sv->store, sv->kernel.modules, ret_reason);
+	if (modules < 0)
+		return modules;
+	r = path_find_helper("uvms-guest", &program);
+	if (r < 0)
+		return r;
+	guest = open(program, O_RDONLY | O_CLOEXEC);
+	if (guest < 0)
+		return -errno;
+	r = fill_boot_desc(sv, d);
+	if (r < 0)
+		return r;
+	len = boot_desc_encode(d, text, BOOT_DESC_MAX);
+	if (len < 0) {
+		*ret_reason = strdup("the command and its environment are too large");
+		return (int)len;
+	}
+	fd = initramfs_build(modules, guest, text, (size_t)len);
+	explicit_bzero(text, (size_t)len);
+	if (fd < 0)
+		return fd;
+	r = close_to_others(sv, fd);
+	if (r == 0)
+		sv->vmm_fds[VMM_FD_INITRD] = TAKE_FD(fd);
+	return r;
+}
+
+static void undo_initramfs(struct sv *sv)
+{
+	sv->vmm_fds[VMM_FD_INITRD] = fd_close(sv->vmm_fds[VMM_FD_INITRD]);
+}
+
+/* One end to the VMM, the other for us. */
+static int make_pair(struct sv *sv, enum vmm_fd vmm_end, int *ret_ours)
+{
+	int pair[2], r;
+
+	r = sockun_pair(SOCK_STREAM, pair);
+	if (r < 0)
+		return r;
+	sv->vmm_fds[vmm_end] = pair[0];
+	*ret_ours = pair[1];
+	return 0;
+}
+
+static int make_control(struct sv *sv)
+{
+	int fd = sockun_listen_at(sv->dir_fd, "control", 0660, 64);
+
+	return fd < 0 ? fd : control_server_listen_consume(sv->control, fd);
+}
+
+/* vsockd, as the VM's user, connects to it. */
+static int make_home(struct sv *sv)
+{
+	int fd = sockun_listen_at(sv->dir_fd, "v_1023", 0600, 16);
+
+	if (fd < 0)
+		return fd;
+	if (geteuid() == 0 &&
+		fchownat(sv->dir_fd, "v_1023", sv->status.uid, sv->status.uid, 0) < 0) {
+		close(fd);
+		return -errno;
+	}
+	return sv_agent_create_consume(sv, fd, &sv->agent);
+}
+
+static int make_console(struct sv *sv)
+{
+	int ours, r;
+
+	r = make_pair(sv, VMM_FD_CONSOLE, &ours);
+	if (r < 0)
+		return r;
+	r = fd_set_nonblock(ours, 1);
+	if (r < 0) {
+		close(ours);
+		return r;
+	}
+	return sv_console_create_consume(sv, ours, &sv->console);
+}
+
+static int make_table(struct sv *sv)
+{
+	sv->table_fd = fd_memfd("uvms-connections");
+	if (sv->table_fd < 0)
+		return sv->table_fd;
+	return ftruncate(sv->table_fd, VSOCKD_TABLE_BYTES) < 0 ? -errno : 0;
+}
+
+static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	int r;
+
+	r = make_control(sv);
+	if (r == 0)
+		r = make_home(sv);
+	if (r == 0)
+		r = make_console(sv);
+	if (r == 0)
+		r = make_table(sv);
+	if (r == 0)
+		r = make_pair(sv, VMM_FD_CONTROL, &sv->vmm_control_fd);
+	if (r == 0)
+		r = make_pair(sv, VMM_FD_VSOCK, &sv->vsock_device_fd);
+	if (r < 0)
+		return r;
+	sv->vsock_listen_fd = sockun_listen_at(sv->dir_fd, "v", 0600, 128);
+	return sv->vsock_listen_fd < 0 ? sv->vsock_listen_fd : 0;
+}
+
+/* The control server lives on: it has the last words (sv-actions). */
+static void undo_sockets(struct sv *sv)
+{
+	sv_agent_destroy(TAKE_PTR(sv->agent));
+	sv_console_destroy(TAKE_PTR(sv->console));
+	sv->vsock_listen_fd = fd_close(sv->vsock_listen_fd);
+	sv->vsock_device_fd = fd_close(sv->vsock_device_fd);
+	sv->vmm_control_fd = fd_close(sv->vmm_control_fd);
+	sv->table_fd = fd_close(sv->table_fd);
+	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
+		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
+}
+
+static int write_map(const char *path, const char *text)
+{
+	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return fd_write_all(fd, text, strlen(text));
+}
+
+/* As an ordinary user a PID namespace needs a user namespace around it, in which we stay ourselves. */
+static int enter_user_namespace(void)
+{
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	char map[64];
+	int r;
+
+	if (unshare(CLONE_NEWUSER) < 0)
+		return -errno;
+	snprintf(map, sizeof map, "%u %u 1\n", uid, uid);
+	r = write_map("/proc/self/uid_map", map);
+	if (r < 0)
+		return r;
+	(void)write_map("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof map, "%u %u 1\n", gid, gid);
+	return write_map("/proc/self/gid_map", map);
+}
+
+/* The program that is PID 1 in the namespace: ends when the life pipe does, and all others with it. */
+static int start_namespace_init(struct sv *sv)
+{
+	CLEANUP_FREE char *program = NULL;
+	CLEANUP_CLOSE int reader = -EBADF;
+	int pair[2], r;
+
+	r = path_find_helper("uvms-supervisor", &program);
+	if (r < 0)
+		return r;
+	if (pipe2(pair, O_CLOEXEC) < 0)
+		return -errno;
+	reader = pair[0];
+	sv->life_fd = pair[1];
+	struct spawn spawn = { SPAWN_DEFAULTS, .path = program,
+		.argv = (const char *[]){ "uvms-init", "--namespace-init", NULL }, .fds = &reader,
+		.n_fds = 1, .death_signal = SIGKILL, .no_new_privs = true };
+	return sv_child_start(&sv->namespace_child, &spawn);
+}
+
+static int do_namespace(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	int r = geteuid() == 0 ? 0 : enter_user_namespace();
+
+	if (r == 0 && unshare(CLONE_NEWPID) < 0)
+		r = -errno;
+	if (r < 0) {
+		/* without it: PDEATHSIG, which misses grandchildren; the status says so */
+		log_warning("%s: no PID namespace (%s): a killed supervisor may leave processes",
+			sv->spec.name, strerror(-r));
+		return str_set(&sv->status.isolation, "death-signal");
+	}
+	r = str_set(&sv->status.isolation, "pid-namespace");
+	if (r == 0)
+		r = start_namespace_init(sv);
+	/* after the maps were written, which needs it: no tracing by the VM's processes of our uid */
+	prctl(PR_SET_DUMPABLE, 0);
+	return r;
+}
+
+static void undo_namespace(struct sv *sv)
+{
+	sv->life_fd = fd_close(sv->life_fd);
+	sv_child_finish(&sv->namespace_child);
+}
+
+/* ARGS with "{cid}" filled in; the strings stay borrowed, but for that one, which is CID. */
+static const char **fill_args(const struct vm_step *step, const char *cid)
+{
+	size_t n = strv_length(step->args);
+	const char **argv = calloc(n + 1, sizeof *argv);
+
+	for (size_t i = 0; argv && i < n; i++)
+		argv[i] = str_eq(step->args[i], "{cid}") ? cid : step->args[i];
+	return argv;
+}
+
+static void confine(struct sv *sv, struct spawn *spawn)
+{
+	spawn->no_new_privs = true;
+	spawn->death_signal = SIGKILL;
+	spawn->cwd_fd = sv->dir_fd;
+	if (geteuid() == 0)
+		spawn->uid = spawn->gid = sv->status.uid;
+	/* for an ordinary user only inside the user namespace that do_namespace() made */
+	spawn->unshare_flags = CLONE_NEWNET | CLONE_NEWIPC;
+}
+
+static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	char cid[16];
+	int r;
+
+	snprintf(cid, sizeof cid, "%u", sv->status.cid);
+	CLEANUP_FREE const char **argv = fill_args(step, cid);
+	int fds[SPAWN_FDS_MAX] = { sv->vsock_device_fd, sv->vsock_listen_fd, sv->table_fd };
+	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
+	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .n_fds = 3, .limits = limits,
+		.n_limits = ARRAY_SIZE(limits) };
+
+	if (!argv)
+		return -ENOMEM;
+	spawn.path = argv[0];
+	spawn.argv = argv;
+	confine(sv, &spawn);
+	r = sv_child_start(&sv->vsockd_child, &spawn);
+	if (r < 0)
+		return r;
+	sv->vsock_listen_fd = fd_close(sv->vsock_listen_fd);
+	sv->vsock_device_fd = fd_close(sv->vsock_device_fd);
+	return 0;
+}
+
+static void undo_vsockd(struct sv *sv)
+{
+	sv_child_finish(&sv->vsockd_child);
+}
+
+static gid_t kvm_group(const struct sv *sv)
+{
+	struct stat st;
+
+	if (!str_eq(sv->status.accel, "kvm") || stat("/dev/kvm", &st) < 0)
+		return (gid_t)-1;
+	return st.st_gid;
+}
+
+static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	switch (event) {
+	case VMM_EVENT_UP: sv_happen(sv, SV_VMM_UP, NULL); break;
+	case VMM_EVENT_RESET: sv_happen(sv, SV_GUEST_RESET, NULL); break;
+	case VMM_EVENT_POWERDOWN: break;
+	case VMM_EVENT_SHUTDOWN: sv_happen(sv, SV_GUEST_SHUTDOWN, NULL); break;
+	case VMM_EVENT_PANICKED:
+		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
+		break;
+	case VMM_EVENT_CLOSED: sv_linger(sv, SV_VMM_FAULT); break;
+	case VMM_EVENT_FAULT: sv_happen(sv, SV_VMM_FAULT, detail); break;
+	}
+}
+
+static void note_isolation(struct sv *sv)
+{
+	char *text = str_printf("%s %sno-new-privs no-capabilities net-namespace seccomp",
+		sv->status.isolation, geteuid() == 0 ? "own-uid " : "");
+
+	if (text) {
+		free(sv->status.isolation);
+		sv->status.isolation = text;
+	}
+}
+
+static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	CLEANUP_FREE const char **argv = fill_args(step, NULL);
+	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
+	int fds[SPAWN_FDS_MAX];
+	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .limits = limits,
+		.n_limits = ARRAY_SIZE(limits) };
+	int r;
+
+	if (!argv)
+		return -ENOMEM;
+	spawn.n_fds = VMM_FD_DISK - 3 + strv_length(sv->image.layers);
+	for (size_t i = 0; i < spawn.n_fds; i++)
+		fds[i] = sv->vmm_fds[3 + i];
+	spawn.path = argv[0];
+	spawn.argv = argv;
+	confine(sv, &spawn);
+	spawn.extra_gid = kvm_group(sv);
+	r = sv_child_start(&sv->vmm_child, &spawn);
+	if (r < 0) {
+		*ret_reason = str_printf("%s cannot be started: %s", argv[0], strerror(-r));
+		return r;
+	}
+	sv->status.vmm_pid = (uint32_t)sv->vmm_child.pid;
+	note_isolation(sv);
+	undo_layers(sv);
+	undo_kernel(sv);
+	undo_initramfs(sv);
+	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
+		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
+	return vmm_attach_consume(
+		sv->backend, sv->event, TAKE_FD(sv->vmm_control_fd), on_vmm, sv, &sv->vmm);
+}
+
+static void undo_vmm(struct sv *sv)
+{
+	sv_child_finish(&sv->vmm_child);
+	vmm_destroy(TAKE_PTR(sv->vmm));
+}
+
+static const struct {
+	int (*run)(struct sv *sv, const struct vm_step *step, char **ret_reason);
+	void (*undo)(struct sv *sv);
+} table[] = {
+	[VM_STEP_LEASES] = { do_leases, undo_leases },
+	[VM_STEP_LAYERS] = { do_layers, undo_layers },
+	[VM_STEP_KERNEL] = { do_kernel, undo_kernel },
+	[VM_STEP_INITRAMFS] = { do_initramfs, undo_initramfs },
+	[VM_STEP_SOCKETS] = { do_sockets, undo_sockets },
+	[VM_STEP_NAMESPACE] = { do_namespace, undo_namespace },
+	[VM_STEP_VSOCKD] = { do_vsockd, undo_vsockd },
+	[VM_STEP_VMM] = { do_vmm, undo_vmm },
+};
+static_assert(ARRAY_SIZE(table) == VM_STEP_MAX, "every step can be done and undone");
+
+static void trace_step(struct sv *sv, const struct vm_step *step)
+{
+	CLEANUP_FREE char *line = vm_step_print(step);
+
+	if (line && sv->trace_fd >= 0)
+		dprintf(sv->trace_fd, "%s\n", line);
+}
+
+int sv_steps_do(struct sv *sv, char **ret_reason)
+{
+	for (size_t i = 0; i < sv->plan.n_steps; i++) {
+		const struct vm_step *step = &sv->plan.steps[i];
+		CLEANUP_FREE char *detail = NULL;
+		int r;
+
+		/* counted before: a step that fails half-way is undone too */
+		sv->steps_done = i + 1;
+		trace_step(sv, step);
+		r = table[step->id].run(sv, step, &detail);
+		if (r >= 0)
+			continue;
+		*ret_reason = detail ? TAKE_PTR(detail)
+				     : str_printf("step \"%s\" failed: %s", vm_step_name(step->id),
+					       strerror(-r));
+		return r;
+	}
+	return 0;
+}
+
+void sv_steps_undo(struct sv *sv)
+{
+	while (sv->steps_done > 0) {
+		sv->steps_done--;
+		table[sv->plan.steps[sv->steps_done].id].undo(sv);
+	}
+}

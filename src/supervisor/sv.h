@@ -1,0 +1,119 @@
+/*
+ * The supervisor of one VM: what it owns, and how its parts call each other.
+ *
+ * Theory of operation. One process per VM, one event loop, no threads. At the start it takes the name
+ * lock, makes the incarnation's directory, builds the plan and executes it step by step (sv-steps);
+ * everything after that is a happening (sv-fsm) that comes from a source: a child that ended
+ * (sv-children), the VMM (vmm.h), the agent (sv-agent), a client (sv-control), a signal or a deadline.
+ * sv_happen() looks the transition up and sv-actions does it. At the end the steps are undone in
+ * reverse, what is to be kept goes to vms/NAME/last, the name is released, and those who wait are told.
+ *
+ * Trust: the guest (agent frames, console bytes), the VMM (QMP) and clients are hostile. The supervisor
+ * never relays a session's bytes; it opens, authenticates and hands descriptors over.
+ */
+#pragma once
+
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "accel.h"
+#include "agent-wire.h"
+#include "runtime-dir.h"
+#include "store.h"
+#include "sv-fsm.h"
+#include "sv-logfile.h"
+#include "vm-dirs.h"
+#include "vm-plan.h"
+#include "vm-spec.h"
+#include "vm-status.h"
+#include "vmm.h"
+
+typedef struct sd_event sd_event;
+typedef struct sd_event_source sd_event_source;
+struct control_server;
+struct sv;
+struct sv_agent;
+struct sv_console;
+struct sv_waiter;
+
+enum {
+	SV_FDS_MAX = VMM_FD_DISK + VMM_DISKS_MAX,
+	SV_QUEUE_MAX = 16,
+};
+
+struct sv_child {
+	struct sv *sv;    /* borrowed */
+	const char *name; /* of its log: NAME.log */
+	enum sv_happening on_end;
+	pid_t pid;                                    /* for messages and the status only */
+	int pidfd;                                    /* owned; -EBADF: not running */
+	siginfo_t end;                                /* how it ended, once it has */
+	int output_fd;                                /* owned: its stdout and stderr */
+	sd_event_source *exit_source, *output_source; /* owned */
+	struct sv_logfile log;
+};
+
+struct sv {
+	sd_event *event; /* owned */
+	struct vm_dirs dirs;
+	struct vm_spec spec;
+	struct vm_plan plan;
+	struct vm_status status;
+	struct accel accel;
+	const struct vmm_backend *backend;
+	struct store *store; /* owned */
+	struct store_image image;
+	struct store_kernel kernel;
+
+	int vm_fd;                  /* owned: STATE/vms/NAME */
+	struct runtime_dir runtime; /* owned: the name and its lock, which every child inherits */
+	int dir_fd;                 /* owned: the incarnation's directory */
+	int trace_fd;               /* owned: the steps as they are executed */
+
+	int vmm_fds[SV_FDS_MAX]; /* owned until the VMM runs; index is enum vmm_fd */
+	int vmm_control_fd;      /* owned: our end of QMP */
+	int vsock_listen_fd;     /* owned until vsockd runs */
+	int vsock_device_fd;     /* owned until vsockd runs: its end of vhost-user */
+	int table_fd;            /* owned: the live connections of vsockd, for its successor */
+	int life_fd;             /* owned: the namespace's init ends when it closes */
+
+	struct sv_child vmm_child, vsockd_child, namespace_child;
+	struct vmm *vmm;                /* owned */
+	struct sv_agent *agent;         /* owned */
+	struct sv_console *console;     /* owned */
+	struct control_server *control; /* owned */
+	struct sv_waiter *waiters;      /* owned */
+	int client_fd; /* owned until the control server has it: the starter's connection */
+
+	enum sv_state state;
+	sd_event_source *deadline; /* owned */
+	sd_event_source *linger;   /* owned: a channel ended, the process not yet */
+	enum sv_happening lingering;
+	enum sv_happening queue[SV_QUEUE_MAX];
+	size_t n_queue;
+	bool in_queue;
+
+	uint64_t stop_timeout_usec;
+	bool guest_shutdown; /* the VMM said that the guest powered off */
+	bool finished;
+	size_t steps_done;
+	bool starter_waits;           /* the starter's connection has not made its first call */
+	char *failure, *failure_next; /* owned: why the start failed, for those who wait */
+	int failure_errno;
+	sd_event_source *finish; /* owned */
+	uint8_t secret[AGENT_WIRE_SECRET];
+};
+
+/* Something happened: look it up, do it, write the status. CAUSE (may be NULL) is kept for the end. */
+void sv_happen(struct sv *sv, enum sv_happening h, const char *cause);
+
+/* A channel of a process ended. When the process itself has not within 500 ms, H happens. */
+void sv_linger(struct sv *sv, enum sv_happening h);
+
+/* The cause of the end, first one wins. */
+void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+void sv_status_save(struct sv *sv);
