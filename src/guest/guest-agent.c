@@ -1,0 +1,321 @@
+#include "guest-agent.h"
+
+#include "cleanup.h"
+#include "fd.h"
+#include "guest-conn.h"
+#include "guest-home.h"
+#include "guest-ready.h"
+#include "guest-stop.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/signalfd.h>
+
+#define STOP_MS          5000 /* SIGTERM to SIGKILL, unless STOP says otherwise */
+#define STOP_MAX_MS      3600 * 1000
+#define LAST_MS          1000      /* for the last words after the last process */
+#define FIRST_WELCOME_MS 60 * 1000 /* COMMAND mode: nothing can be run before it */
+
+struct guest_agent {
+	const struct guest_agent_config *config; /* borrowed */
+	struct guest_loop loop;
+	struct guest_reaper reaper;
+	struct guest_conn_set conns;
+	struct guest_home home;
+	struct guest_ready ready;
+	struct guest_proc command;
+	struct guest_source signals;
+	struct guest_timer timer; /* the deadline of the present phase */
+	int signal_fd;            /* owned */
+	bool begun, stopping;
+	uint8_t ending; /* enum agent_wire_stop; 0: none yet */
+};
+
+static void agent_end(struct guest_agent *a, uint8_t how)
+{
+	a->ending = how;
+	guest_home_end(&a->home);
+}
+
+static void agent_home_closed(void *user)
+{
+	struct guest_agent *a = user;
+
+	a->loop.quit = true;
+}
+
+/* ---- stop ---- */
+
+static void agent_kill(struct guest_agent *a, int signo)
+{
+	struct guest_child *c;
+
+	if (a->config->mode == GUEST_AGENT_COMMAND) {
+		kill(-1, signo);
+		return;
+	}
+	LIST_FOREACH(c, &a->reaper.children, link)
+	kill(-c->pid, signo);
+}
+
+static void agent_last_words_over(struct guest_timer *t)
+{
+	struct guest_agent *a = GUEST_CONTAINER(t, struct guest_agent, timer);
+
+	agent_end(a, a->ending);
+}
+
+static void agent_stop_deadline(struct guest_timer *t)
+{
+	struct guest_agent *a = GUEST_CONTAINER(t, struct guest_agent, timer);
+
+	agent_kill(a, SIGKILL);
+	guest_timer_arm(&a->timer, &a->loop, LAST_MS, agent_last_words_over);
+}
+
+/* After the last process: sessions still have their EXIT to bring out. */
+static void agent_check_stopped(struct guest_agent *a, bool have_children)
+{
+	if (!a->stopping || have_children)
+		return;
+	if (a->conns.n_sessions == 0)
+		agent_end(a, a->ending);
+	else
+		guest_timer_arm(&a->timer, &a->loop, LAST_MS, agent_last_words_over);
+}
+
+static int agent_stop(void *user, uint8_t mode, uint32_t deadline_ms)
+{
+	struct guest_agent *a = user;
+
+	if (a->config->mode == GUEST_AGENT_SYSTEM)
+		return guest_stop_ask_init(mode);
+	if (a->stopping)
+		return -EALREADY;
+	a->stopping = true;
+	a->ending = mode;
+	if (deadline_ms == 0)
+		deadline_ms = STOP_MS;
+	guest_timer_arm(&a->timer, &a->loop, deadline_ms < STOP_MAX_MS ? deadline_ms : STOP_MAX_MS,
+		agent_stop_deadline);
+	agent_kill(a, SIGTERM);
+	agent_check_stopped(a, !LIST_EMPTY(&a->reaper.children));
+	return 0;
+}
+
+static void agent_main_over(void *user)
+{
+	struct guest_agent *a = user;
+
+	if (a->config->mode == GUEST_AGENT_SYSTEM) {
+		guest_stop_ask_init(AGENT_STOP_POWEROFF);
+		return;
+	}
+	if (a->ending == 0)
+		a->ending = AGENT_STOP_POWEROFF;
+	a->loop.quit = true;
+}
+
+/* ---- the boot description's command ---- */
+
+static void agent_command_over(struct guest_agent *a, uint8_t kind, uint32_t code, bool core)
+{
+	guest_home_send(&a->home, &(struct agent_wire_msg){ .type = AGENT_WIRE_MAIN_EXIT,
+					  .exit = { kind, code, core } });
+	agent_end(a, a->ending ? a->ending : AGENT_STOP_POWEROFF);
+}
+
+static void agent_command_started(struct guest_proc *p)
+{
+	struct guest_agent *a = GUEST_CONTAINER(p, struct guest_agent, command);
+
+	guest_home_ready(&a->home, AGENT_READY_COMMAND, "");
+}
+
+static void agent_command_failed(struct guest_proc *p, uint8_t code, int error, const char *step)
+{
+	struct guest_agent *a = GUEST_CONTAINER(p, struct guest_agent, command);
+
+	guest_stop_warn("cannot start the command: %s: %s", step, strerror(error));
+	agent_command_over(a, AGENT_EXITED, code, false);
+}
+
+static void agent_command_exited(struct guest_proc *p, const siginfo_t *ending)
+{
+	struct guest_agent *a = GUEST_CONTAINER(p, struct guest_agent, command);
+
+	agent_command_over(a, ending->si_code == CLD_EXITED ? AGENT_EXITED : AGENT_SIGNALED,
+		(uint32_t)ending->si_status & 0xff, ending->si_code == CLD_DUMPED);
+}
+
+static void agent_start_command(struct guest_agent *a)
+{
+	const char *step;
+	int r;
+
+	a->command.on_started = agent_command_started;
+	a->command.on_failed = agent_command_failed;
+	a->command.on_exit = agent_command_exited;
+	r = guest_proc_start(&a->command, a->config->command, &a->loop, &a->reaper, &step);
+	if (r < 0)
+		agent_command_failed(&a->command, 125, -r, step);
+}
+
+/* ---- readiness ---- */
+
+static void agent_system_ready(void *user, bool degraded, const char *failed_units)
+{
+	struct guest_agent *a = user;
+
+	guest_home_ready(
+		&a->home, degraded ? AGENT_READY_DEGRADED : AGENT_READY_RUNNING, failed_units);
+}
+
+static void agent_begin(struct guest_agent *a)
+{
+	if (a->config->command)
+		agent_start_command(a);
+	else if (a->config->mode != GUEST_AGENT_SYSTEM)
+		guest_home_ready(&a->home, AGENT_READY_COMMAND, "");
+	else if (a->config->ready_probe && guest_stop_has_systemd())
+		guest_ready_start(&a->ready);
+	else
+		guest_home_ready(&a->home, AGENT_READY_RUNNING, "");
+}
+
+static void agent_welcomed(void *user)
+{
+	struct guest_agent *a = user;
+
+	if (a->begun)
+		return;
+	a->begun = true;
+	guest_timer_stop(&a->timer);
+	agent_begin(a);
+}
+
+static void agent_no_welcome(struct guest_timer *t)
+{
+	guest_stop_fatal(
+		"the host did not answer the call home within %d s", FIRST_WELCOME_MS / 1000);
+}
+
+/* ---- signals ---- */
+
+static void agent_signal(struct guest_source *s, uint32_t events)
+{
+	struct guest_agent *a = GUEST_CONTAINER(s, struct guest_agent, signals);
+	struct signalfd_siginfo si;
+
+	if (read(a->signal_fd, &si, sizeof si) != (ssize_t)sizeof si)
+		return;
+	if (si.ssi_signo == SIGCHLD)
+		agent_check_stopped(a, guest_reaper_run(&a->reaper));
+	else if (a->config->mode == GUEST_AGENT_SYSTEM)
+		a->loop.quit = true;
+	else
+		agent_stop(a, AGENT_STOP_POWEROFF, 0);
+}
+
+static int agent_signals_init(struct guest_agent *a)
+{
+	sigset_t mask;
+
+	sigemptyset(&mask);
+	sigaddset(&mask, SIGCHLD);
+	sigaddset(&mask, SIGTERM);
+	sigaddset(&mask, SIGINT);
+	sigprocmask(SIG_BLOCK, &mask, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	a->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (a->signal_fd < 0)
+		return -errno;
+	guest_source_init(&a->signals, &a->loop, a->signal_fd, agent_signal);
+	guest_source_set(&a->signals, EPOLLIN);
+	if (a->config->mode == GUEST_AGENT_COMMAND)
+		reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del becomes SIGINT */
+	return 0;
+}
+
+/* ---- life ---- */
+
+static int agent_listen(struct guest_agent *a)
+{
+	int fd = guest_transport_listen(&a->config->transport);
+
+	if (fd < 0)
+		return fd;
+	a->conns.loop = &a->loop;
+	a->conns.reaper = &a->reaper;
+	a->conns.secret = a->config->secret;
+	a->conns.main_over = agent_main_over;
+	a->conns.user = a;
+	return guest_conn_set_init(&a->conns, fd);
+}
+
+static void agent_call_home(struct guest_agent *a)
+{
+	a->home.loop = &a->loop;
+	a->home.transport = &a->config->transport;
+	a->home.secret = a->config->secret;
+	a->home.leave_clock = a->config->mode == GUEST_AGENT_TEST;
+	a->home.welcomed = agent_welcomed;
+	a->home.stop = agent_stop;
+	a->home.closed = agent_home_closed;
+	a->home.user = a;
+	if (a->config->mode == GUEST_AGENT_COMMAND)
+		guest_timer_arm(&a->timer, &a->loop, FIRST_WELCOME_MS, agent_no_welcome);
+	guest_home_start(&a->home);
+}
+
+static void agent_finish(struct guest_agent *a)
+{
+	guest_timer_stop(&a->timer);
+	guest_ready_finish(&a->ready);
+	guest_proc_finish(&a->command);
+	guest_home_finish(&a->home);
+	guest_conn_set_finish(&a->conns);
+	guest_source_stop(&a->signals);
+	a->signal_fd = fd_close(a->signal_fd);
+	guest_loop_finish(&a->loop);
+}
+
+static void agent_init(struct guest_agent *a, const struct guest_agent_config *config)
+{
+	const struct guest_proc none = {
+		.status_fd = -EBADF, .stdin_fd = -EBADF, .stdout_fd = -EBADF, .stderr_fd = -EBADF
+	};
+
+	*a = (struct guest_agent){ .config = config,
+		.signal_fd = -EBADF,
+		.command = none,
+		.ready = { .fd = -EBADF, .proc = none },
+		.home.fd = -EBADF,
+		.conns.fd = -EBADF };
+	a->ready.loop = &a->loop;
+	a->ready.reaper = &a->reaper;
+	a->ready.done = agent_system_ready;
+	a->ready.user = a;
+	LIST_INIT(&a->reaper.children);
+}
+
+int guest_agent_run(const struct guest_agent_config *config)
+{
+	CLEANUP(agent_finish) struct guest_agent a;
+	int r;
+
+	agent_init(&a, config);
+	r = guest_loop_init(&a.loop);
+	if (r == 0)
+		r = agent_signals_init(&a);
+	if (r == 0)
+		r = agent_listen(&a);
+	if (r < 0)
+		return r;
+	agent_call_home(&a);
+	r = guest_loop_run(&a.loop);
+	return r < 0 ? r : a.ending;
+}

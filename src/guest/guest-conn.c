@@ -1,0 +1,282 @@
+#include "guest-conn.h"
+
+#include "cleanup.h"
+#include "fd.h"
+#include "guest-forward.h"
+#include "guest-info.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#define AUTH_MS   2000
+#define LINGER_MS 2000
+
+enum conn_state {
+	CONN_AUTH,
+	CONN_REQUEST,
+	CONN_SESSION,
+	CONN_FORWARD, /* connecting; afterwards the connection lives in the forward */
+	CONN_ENDING,
+};
+
+struct guest_conn {
+	struct guest_conn_set *set; /* borrowed */
+	struct guest_frames frames;
+	struct guest_timer timer;
+	enum conn_state state;
+	struct guest_session *session; /* owned while both live; see conn_session_over() */
+	struct guest_forward *forward; /* owned until opened */
+	LIST_ENTRY(guest_conn) link;   /* in guest_conn_set.conns, newest first */
+};
+
+static void conn_destroy(struct guest_conn *c)
+{
+	if (c->state == CONN_AUTH)
+		c->set->n_unauthenticated--;
+	c->set->n--;
+	LIST_REMOVE(c, link);
+	guest_timer_stop(&c->timer);
+	guest_forward_destroy(c->forward);
+	guest_frames_finish(&c->frames);
+	free(c);
+}
+
+static void conn_timeout(struct guest_timer *t)
+{
+	conn_destroy(GUEST_CONTAINER(t, struct guest_conn, timer));
+}
+
+static void conn_end(struct guest_conn *c)
+{
+	c->state = CONN_ENDING;
+	guest_frames_end(&c->frames);
+	guest_timer_arm(&c->timer, c->set->loop, LINGER_MS, conn_timeout);
+}
+
+/* ---- sessions ---- */
+
+static void set_session_over(struct guest_conn_set *set, struct guest_session *s)
+{
+	bool is_main = guest_session_is_main(s);
+
+	guest_session_destroy(s);
+	set->n_sessions--;
+	if (is_main)
+		set->main_over(set->user);
+}
+
+static void conn_session_over(struct guest_session *s, void *user)
+{
+	struct guest_conn *c = user;
+
+	c->session = NULL;
+	conn_end(c);
+	set_session_over(c->set, s);
+}
+
+static void lost_session_over(struct guest_session *s, void *user)
+{
+	set_session_over(user, s);
+}
+
+static int conn_exec(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	struct guest_session_owner owner = { .over = conn_session_over, .user = c };
+	int r;
+
+	r = guest_session_create(m, &c->frames, c->set->loop, c->set->reaper, &owner, &c->session);
+	if (r < 0) {
+		bool is_main = m->exec.flags & AGENT_EXEC_MAIN;
+
+		conn_end(c);
+		if (is_main)
+			c->set->main_over(c->set->user);
+		return 0;
+	}
+	c->set->n_sessions++;
+	c->state = CONN_SESSION;
+	return 0;
+}
+
+/* ---- other requests ---- */
+
+static void conn_forward_opened(void *user, int error)
+{
+	struct guest_conn *c = user;
+
+	c->forward = NULL;
+	if (error < 0)
+		conn_end(c);
+	else
+		conn_destroy(c);
+}
+
+static int conn_forward(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	if (guest_forward_create(m, &c->frames, c->set->loop, conn_forward_opened, c, &c->forward) <
+		0) {
+		conn_end(c);
+		return 0;
+	}
+	c->state = CONN_FORWARD;
+	guest_frames_pause(&c->frames);
+	return 0;
+}
+
+static int conn_attach(struct guest_conn *c)
+{
+	guest_frames_send(&c->frames,
+		&(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
+			.failed = { 125, EOPNOTSUPP, wire_str_from("not supported yet") } });
+	conn_end(c);
+	return 0;
+}
+
+static int conn_info(struct guest_conn *c)
+{
+	char text[AGENT_WIRE_INFO_MAX];
+
+	guest_info_text(text, sizeof text);
+	guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_INFO_REPLY,
+					      .info_reply = { wire_str_from(text) } });
+	conn_end(c);
+	return 0;
+}
+
+static int conn_request(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	switch (m->type) {
+	case AGENT_WIRE_EXEC: return conn_exec(c, m);
+	case AGENT_WIRE_ATTACH: return conn_attach(c);
+	case AGENT_WIRE_FORWARD: return conn_forward(c, m);
+	case AGENT_WIRE_INFO: return conn_info(c);
+	default: return -EBADMSG;
+	}
+}
+
+/* ---- authentication ---- */
+
+static bool secret_equal(const uint8_t *a, const uint8_t *b)
+{
+	volatile uint8_t diff = 0;
+
+	for (size_t i = 0; i < AGENT_WIRE_SECRET; i++)
+		diff |= a[i] ^ b[i];
+	return diff == 0;
+}
+
+static int conn_auth(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	if (m->type != AGENT_WIRE_AUTH || !secret_equal(m->auth.secret, c->set->secret))
+		return -EACCES;
+	c->state = CONN_REQUEST;
+	c->set->n_unauthenticated--;
+	guest_timer_stop(&c->timer);
+	return guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_AUTH_OK,
+						     .auth_ok = { AGENT_WIRE_VERSION } });
+}
+
+static int conn_message(struct guest_frames *f, const struct agent_wire_msg *m)
+{
+	struct guest_conn *c = GUEST_CONTAINER(f, struct guest_conn, frames);
+
+	switch (c->state) {
+	case CONN_AUTH: return conn_auth(c, m);
+	case CONN_REQUEST: return conn_request(c, m);
+	case CONN_SESSION: return guest_session_message(c->session, m);
+	default: return -EBADMSG;
+	}
+}
+
+static void conn_room(struct guest_frames *f)
+{
+	struct guest_conn *c = GUEST_CONTAINER(f, struct guest_conn, frames);
+
+	if (c->session)
+		guest_session_room(c->session);
+}
+
+static void conn_closed(struct guest_frames *f)
+{
+	struct guest_conn *c = GUEST_CONTAINER(f, struct guest_conn, frames);
+	struct guest_session_owner owner = { .over = lost_session_over, .user = c->set };
+	struct guest_session *s = TAKE_PTR(c->session);
+
+	if (s)
+		guest_session_set_owner(s, &owner);
+	conn_destroy(c);
+	if (s)
+		guest_session_detach(s);
+}
+
+/* ---- the listener ---- */
+
+static void set_close_oldest(struct guest_conn_set *set)
+{
+	struct guest_conn *c, *oldest = NULL;
+
+	LIST_FOREACH(c, &set->conns, link)
+	if (c->state == CONN_AUTH)
+		oldest = c;
+	if (oldest)
+		conn_destroy(oldest);
+}
+
+static void set_add(struct guest_conn_set *set, int fd_consume)
+{
+	struct guest_conn *c = calloc(1, sizeof *c);
+
+	if (!c) {
+		fd_close(fd_consume);
+		return;
+	}
+	c->set = set;
+	if (guest_frames_init(&c->frames, set->loop, fd_consume) < 0) {
+		free(c);
+		return;
+	}
+	c->frames.on_message = conn_message;
+	c->frames.on_room = conn_room;
+	c->frames.on_closed = conn_closed;
+	guest_timer_arm(&c->timer, set->loop, AUTH_MS, conn_timeout);
+	LIST_INSERT_HEAD(&set->conns, c, link);
+	set->n++;
+	set->n_unauthenticated++;
+}
+
+static void set_accept(struct guest_source *s, uint32_t events)
+{
+	struct guest_conn_set *set = GUEST_CONTAINER(s, struct guest_conn_set, listener);
+	int fd = accept4(set->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (set->n_unauthenticated >= GUEST_CONN_UNAUTHENTICATED_MAX)
+		set_close_oldest(set);
+	if (set->n >= GUEST_CONN_MAX)
+		fd_close(fd);
+	else
+		set_add(set, fd);
+}
+
+int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume)
+{
+	set->fd = listen_fd_consume;
+	LIST_INIT(&set->conns);
+	guest_source_init(&set->listener, set->loop, set->fd, set_accept);
+	guest_source_set(&set->listener, EPOLLIN);
+	return 0;
+}
+
+void guest_conn_set_finish(struct guest_conn_set *set)
+{
+	struct guest_conn *c;
+
+	guest_source_stop(&set->listener);
+	set->fd = fd_close(set->fd);
+	while ((c = LIST_FIRST(&set->conns))) {
+		guest_session_destroy(TAKE_PTR(c->session));
+		conn_destroy(c);
+	}
+}
