@@ -28,6 +28,7 @@ struct guest_agent {
 	struct guest_proc command;
 	struct guest_source signals;
 	struct guest_timer timer; /* the deadline of the present phase */
+	struct guest_timer check; /* looks whether a stop has anything to wait for */
 	int signal_fd;            /* owned */
 	bool begun, stopping;
 	uint8_t ending; /* enum agent_wire_stop; 0: none yet */
@@ -86,6 +87,14 @@ static void agent_check_stopped(struct guest_agent *a, bool have_children)
 		guest_timer_arm(&a->timer, &a->loop, LAST_MS, agent_last_words_over);
 }
 
+/* Later than STOP itself, so that its DONE goes out first. */
+static void agent_first_check(struct guest_timer *t)
+{
+	struct guest_agent *a = GUEST_CONTAINER(t, struct guest_agent, check);
+
+	agent_check_stopped(a, guest_reaper_run(&a->reaper));
+}
+
 static int agent_stop(void *user, uint8_t mode, uint32_t deadline_ms)
 {
 	struct guest_agent *a = user;
@@ -101,7 +110,7 @@ static int agent_stop(void *user, uint8_t mode, uint32_t deadline_ms)
 	guest_timer_arm(&a->timer, &a->loop, deadline_ms < STOP_MAX_MS ? deadline_ms : STOP_MAX_MS,
 		agent_stop_deadline);
 	agent_kill(a, SIGTERM);
-	agent_check_stopped(a, !LIST_EMPTY(&a->reaper.children));
+	guest_timer_arm(&a->check, &a->loop, 0, agent_first_check);
 	return 0;
 }
 
@@ -274,6 +283,7 @@ static void agent_call_home(struct guest_agent *a)
 static void agent_finish(struct guest_agent *a)
 {
 	guest_timer_stop(&a->timer);
+	guest_timer_stop(&a->check);
 	guest_ready_finish(&a->ready);
 	guest_proc_finish(&a->command);
 	guest_home_finish(&a->home);

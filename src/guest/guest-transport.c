@@ -16,6 +16,13 @@
 #define BACKLOG     128
 #define SOCKET_MODE 0600
 
+static int test_root(const char *path)
+{
+	int fd = open(path[0] == '/' ? "/" : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
 static int vsock_socket(void)
 {
 	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -40,10 +47,13 @@ int guest_transport_listen(const struct guest_transport *t)
 	struct sockaddr_vm sa = {
 		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = AGENT_PORT
 	};
-	CLEANUP_CLOSE int fd = -EBADF;
+	CLEANUP_CLOSE int fd = -EBADF, root = -EBADF;
 
-	if (t->listen_path)
-		return sockun_listen_at(AT_FDCWD, t->listen_path, SOCKET_MODE, BACKLOG);
+	if (t->listen_path) {
+		root = test_root(t->listen_path);
+		return root < 0 ? root
+				: sockun_listen_at(root, t->listen_path, SOCKET_MODE, BACKLOG);
+	}
 	fd = vsock_socket();
 	if (fd < 0)
 		return fd;
@@ -54,9 +64,14 @@ int guest_transport_listen(const struct guest_transport *t)
 
 int guest_transport_dial(const struct guest_transport *t)
 {
-	if (t->listen_path)
-		return t->home_path ? sockun_connect_at(AT_FDCWD, t->home_path) : -ENODEV;
-	return vsock_dial(VMADDR_CID_HOST, AGENT_PORT);
+	CLEANUP_CLOSE int root = -EBADF;
+
+	if (!t->listen_path)
+		return vsock_dial(VMADDR_CID_HOST, AGENT_PORT);
+	if (!t->home_path)
+		return -ENODEV;
+	root = test_root(t->home_path);
+	return root < 0 ? root : sockun_connect_at(root, t->home_path);
 }
 
 int guest_transport_dial_local_vsock(unsigned port)
