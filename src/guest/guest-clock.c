@@ -31,17 +31,17 @@ int guest_clock_set(uint64_t realtime_ns)
 int guest_clock_add_entropy(const void *seed, size_t len)
 {
 	CLEANUP_CLOSE int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
-	struct {
+	union {
 		struct rand_pool_info info;
-		uint8_t seed[SEED_MAX];
+		uint8_t bytes[sizeof(struct rand_pool_info) + SEED_MAX];
 	} add = { .info = { .entropy_count = (int)len * 8, .buf_size = (int)len } };
 
 	if (fd < 0)
 		return -errno;
 	if (len > SEED_MAX)
 		return -EINVAL;
-	memcpy(add.seed, seed, len);
-	if (ioctl(fd, RNDADDENTROPY, &add) < 0)
+	memcpy(add.bytes + sizeof add.info, seed, len);
+	if (ioctl(fd, RNDADDENTROPY, &add.info) < 0)
 		return -errno;
 	/* Have the generator take it in now, and not at its next occasion. */
 	return ioctl(fd, RNDRESEEDCRNG) < 0 ? -errno : 0;

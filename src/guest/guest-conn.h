@@ -12,7 +12,7 @@
 #include "guest-session.h"
 
 #define GUEST_CONN_UNAUTHENTICATED_MAX 16
-#define GUEST_CONN_MAX                 512
+#define GUEST_CONN_MAX                 128 /* times 6 descriptors stays below RLIMIT_NOFILE's 1024 */
 
 struct guest_conn;
 

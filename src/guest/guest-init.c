@@ -101,14 +101,19 @@ static const char *find_init(const struct boot_desc *d, char *named)
 		"the image has no init: /sbin/init, /lib/systemd/systemd, /init, /bin/init");
 }
 
+/* The program itself, or a NixOS system's stage 2, which will execute it. */
 static bool is_systemd(const char *init)
 {
-	char target[PATH_MAX];
+	char target[PATH_MAX], marker[PATH_MAX + 16];
+	char *slash;
 
-	if (access("/usr/lib/systemd/systemd", X_OK) != 0 &&
-		access("/lib/systemd/systemd", X_OK) != 0)
-		return realpath(init, target) && strstr(target, "/systemd");
-	return realpath(init, target) && strstr(target, "systemd");
+	if (!realpath(init, target))
+		return false;
+	if (strstr(target, "/systemd"))
+		return true;
+	slash = strrchr(target, '/');
+	snprintf(marker, sizeof marker, "%.*s/nixos-version", (int)(slash - target), target);
+	return access(marker, F_OK) == 0;
 }
 
 static void place(const struct boot_desc *d, int self_fd, const char *init)
