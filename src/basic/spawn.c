@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -173,4 +174,20 @@ int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd)
 		*ret_pid = pid;
 	*ret_pidfd = TAKE_FD(pidfd);
 	return 0;
+}
+
+int spawn_wait(int pidfd)
+{
+	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	siginfo_t end;
+	int r;
+
+	do {
+		if (poll(&p, 1, -1) < 0 && errno != EINTR)
+			return -errno;
+		r = pidfd_reap(pidfd, &end);
+	} while (r == 0);
+	if (r < 0)
+		return r;
+	return end.si_code == CLD_EXITED ? end.si_status : 128 + end.si_status;
 }

@@ -41,3 +41,6 @@ struct spawn {
  * (-ENOENT: no such program), and nothing is left behind then.
  */
 int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd);
+
+/* Waits for the end: the exit status, 128 + n for signal n, or -errno. PIDFD stays the caller's. */
+int spawn_wait(int pidfd);

@@ -34,7 +34,8 @@ const struct vm_dirs *cli_dirs(void)
 	if (r < 0)
 		exit(fail(UVMS_EXIT_FAILED, strerror(-r),
 			r == -EPERM ? "the directory must belong to you and be closed to others"
-				    : "set UVMS_STATE_DIR and UVMS_RUNTIME_DIR to places where you may write",
+				    : "set UVMS_STATE_DIR and UVMS_RUNTIME_DIR to places where you "
+				      "may write",
 			"the state and runtime directories cannot be used"));
 	return &dirs;
 }
@@ -70,7 +71,7 @@ int cli_call(const char *name, const char *method, struct json_object *parameter
 	fd = cli_connect(name);
 	if (fd < 0) {
 		json_object_put(parameters);
-		return fail_call(name, fd == -ENOENT ? fd : fd, &f);
+		return fail_call(name, fd, &f);
 	}
 	r = control_client_call(fd, method, parameters, UINT64_MAX, ret_reply, ret_fd, &f);
 	if (r < 0)
@@ -86,7 +87,8 @@ int cli_launch(const char *name, bool owned, int *ret_client_fd)
 	int pair[2], r;
 
 	if (path_find_helper("uvms-supervisor", &program) < 0)
-		return fail(UVMS_EXIT_FAILED, "uvms-supervisor is neither beside uvms nor installed",
+		return fail(UVMS_EXIT_FAILED,
+			"uvms-supervisor is neither beside uvms nor installed",
 			"build or install uvms whole", "%s cannot be started", name);
 	r = sockun_pair(SOCK_STREAM, pair);
 	if (r < 0)
@@ -171,7 +173,7 @@ int cli_each_vm(int (*fn)(const char *name, void *userdata), void *userdata)
 
 void cli_print_json(struct json_object *obj)
 {
-	puts(json_object_to_json_string_ext(obj,
-		JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED | JSON_C_TO_STRING_NOSLASHESCAPE));
+	puts(json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+							 JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(obj);
 }

@@ -56,7 +56,8 @@ int fail_call(const char *vm_name, int error, const struct control_failure *f)
 			"%s does not run", vm_name);
 	if (error == -ECONNRESET)
 		return fail(UVMS_EXIT_FAILED, "its supervisor ended without an answer",
-			"uvms logs --source=supervisor shows its last words", "%s is gone", vm_name);
+			"uvms logs --source=supervisor shows its last words", "%s is gone",
+			vm_name);
 	return fail(control_error_exit(error), f->cause, f->next, "%s: %s", vm_name,
 		str_or(f->message, strerror(-error)));
 }

@@ -14,7 +14,7 @@ struct parser {
 	const struct verb *verb;
 	char **argv;
 	int argc, at;
-	int n;		/* positional arguments found, at the front of argv */
+	int n; /* positional arguments found, at the front of argv */
 };
 
 static const struct option_def *option_find(const struct verb *v, const char *name, size_t len)
@@ -73,7 +73,8 @@ static int option_unknown(struct parser *p, const char *word)
 	const char *near = str_has_prefix(word, "--") ? option_suggest(p->verb, word + 2) : NULL;
 
 	if (near)
-		fail_say("%s: there is no option %s; did you mean --%s?", p->verb->name, word, near);
+		fail_say(
+			"%s: there is no option %s; did you mean --%s?", p->verb->name, word, near);
 	else
 		fail_say("%s: there is no option %s; see uvms help %s", p->verb->name, word,
 			p->verb->name);

@@ -29,22 +29,22 @@
 #include "terminal.h"
 
 struct out_stream {
-	int fd;			/* borrowed */
-	bool broken;		/* nobody reads: drop */
+	int fd;      /* borrowed */
+	bool broken; /* nobody reads: drop */
 	bool eof;
-	uint64_t received, written;	/* offsets; the difference is in buf */
+	uint64_t received, written; /* offsets; the difference is in buf */
 	uint8_t buf[AGENT_WIRE_WINDOW];
 };
 
 struct session {
-	int fd;			/* owned */
-	int signals;		/* owned */
+	int fd;      /* owned */
+	int signals; /* owned */
 	const struct session_command *command;
-	struct out_stream out[3];	/* 1 and 2 are used */
+	struct out_stream out[3]; /* 1 and 2 are used */
 	uint64_t in_sent, in_acked;
 	bool in_ended;
 	bool started, ended;
-	struct session_result *result;	/* borrowed */
+	struct session_result *result; /* borrowed */
 	uint8_t buf[AGENT_WIRE_FRAME_MAX];
 	size_t len;
 };
@@ -72,7 +72,8 @@ static void session_send(struct session *s, const struct agent_wire_msg *m)
 
 	if (n == -ENOBUFS || n == -EINVAL) {
 		session_end(s, SESSION_UVMS, UVMS_EXIT_UVMS,
-			"the command, its environment or its user cannot be sent: too large or odd");
+			"the command, its environment or its user cannot be sent: too large or "
+			"odd");
 	} else if (n < 0) {
 		session_lost(s, strerror((int)-n));
 	} else {
@@ -90,9 +91,11 @@ static void session_send_exec(struct session *s)
 		.exec = { .flags = (c->tty ? AGENT_EXEC_TTY : 0) |
 				   (c->stdin_open ? AGENT_EXEC_STDIN : 0) |
 				   (c->is_main ? AGENT_EXEC_MAIN : 0),
-			.user = wire_str_from(c->user), .workdir = wire_str_from(c->workdir),
+			.user = wire_str_from(c->user),
+			.workdir = wire_str_from(c->workdir),
 			.term = wire_str_from(c->tty ? getenv("TERM") : NULL),
-			.argv = wire_strv_from(c->argv), .env = wire_strv_from(c->env) } };
+			.argv = wire_strv_from(c->argv),
+			.env = wire_strv_from(c->env) } };
 
 	if (getrandom(m.exec.id, sizeof m.exec.id, 0) != sizeof m.exec.id)
 		memset(m.exec.id, 1, sizeof m.exec.id);
@@ -103,7 +106,8 @@ static void session_send_exec(struct session *s)
 
 static void session_signal(struct session *s, int signo)
 {
-	struct agent_wire_msg m = { .type = AGENT_WIRE_SIGNAL, .signal = { .signo = (uint8_t)signo } };
+	struct agent_wire_msg m = { .type = AGENT_WIRE_SIGNAL,
+		.signal = { .signo = (uint8_t)signo } };
 
 	if (s->started)
 		session_send(s, &m);
@@ -268,8 +272,10 @@ static void session_turn(struct session *s)
 	struct pollfd p[] = {
 		{ .fd = s->ended ? -1 : s->fd, .events = POLLIN },
 		{ .fd = want_in ? STDIN_FILENO : -1, .events = POLLIN },
-		{ .fd = s->out[1].received > s->out[1].written ? s->out[1].fd : -1, .events = POLLOUT },
-		{ .fd = s->out[2].received > s->out[2].written ? s->out[2].fd : -1, .events = POLLOUT },
+		{ .fd = s->out[1].received > s->out[1].written ? s->out[1].fd : -1,
+			.events = POLLOUT },
+		{ .fd = s->out[2].received > s->out[2].written ? s->out[2].fd : -1,
+			.events = POLLOUT },
 		{ .fd = s->signals, .events = POLLIN },
 	};
 
@@ -289,7 +295,8 @@ static void session_turn(struct session *s)
 
 static int session_open_signals(void)
 {
-	static const int passed[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH };
+	static const int passed[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2,
+		SIGWINCH };
 	sigset_t set;
 	int fd;
 

@@ -7,25 +7,25 @@
 #include <stdbool.h>
 
 struct session_command {
-	const char *const *argv;	/* borrowed, all; NULL-terminated */
-	const char *const *env;		/* NULL: none */
-	const char *user, *workdir;	/* NULL: root, / */
+	const char *const *argv;    /* borrowed, all; NULL-terminated */
+	const char *const *env;     /* NULL: none */
+	const char *user, *workdir; /* NULL: root, / */
 	bool tty;
-	bool stdin_open;		/* pass stdin; else the command has /dev/null */
-	bool is_main;			/* the VM ends with it */
+	bool stdin_open; /* pass stdin; else the command has /dev/null */
+	bool is_main;    /* the VM ends with it */
 };
 
 enum session_source {
-	SESSION_CMD,	/* the command's own exit status */
-	SESSION_SIGNAL,	/* it was killed by a signal: code is 128 + n */
-	SESSION_UVMS,	/* it could not be started: 125, 126, 127 */
-	SESSION_LOST,	/* the guest or the connection was lost: 125 */
+	SESSION_CMD,    /* the command's own exit status */
+	SESSION_SIGNAL, /* it was killed by a signal: code is 128 + n */
+	SESSION_UVMS,   /* it could not be started: 125, 126, 127 */
+	SESSION_LOST,   /* the guest or the connection was lost: 125 */
 };
 
 struct session_result {
 	enum session_source source;
 	int code;
-	char text[256];	/* why, for SESSION_UVMS and SESSION_LOST */
+	char text[256]; /* why, for SESSION_UVMS and SESSION_LOST */
 };
 
 /* Takes FD over. Always fills *RET. */

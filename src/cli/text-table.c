@@ -13,7 +13,7 @@
 struct text_table {
 	size_t columns;
 	size_t widths[COLUMNS_MAX];
-	char **cells;	/* owned, row after row */
+	char **cells; /* owned, row after row */
 };
 
 /* Characters, not bytes: UTF-8 continuation bytes have no width. */

@@ -13,8 +13,8 @@ static int unknown_verb(const char *word)
 	const char *near = verbs_suggest(word);
 
 	if (near)
-		return fail(UVMS_EXIT_USAGE, NULL, NULL, "there is no verb %s; did you mean %s?", word,
-			near);
+		return fail(UVMS_EXIT_USAGE, NULL, NULL, "there is no verb %s; did you mean %s?",
+			word, near);
 	return fail(UVMS_EXIT_USAGE, NULL, "uvms help lists them", "there is no verb %s", word);
 }
 

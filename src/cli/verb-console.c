@@ -12,7 +12,7 @@
 #include "terminal.h"
 #include "verb-list.h"
 
-#define CONSOLE_ESCAPE 0x1d	/* ^] */
+#define CONSOLE_ESCAPE 0x1d /* ^] */
 
 /* Copies what is there. 1: go on, 0: the end. */
 static int pass(int from, int to, bool escape)
@@ -41,7 +41,8 @@ int cli_console(const char *name)
 		return r;
 	(void)terminal_raw();
 	for (;;) {
-		struct pollfd p[] = { { .fd = fd, .events = POLLIN }, { .fd = input, .events = POLLIN } };
+		struct pollfd p[] = { { .fd = fd, .events = POLLIN },
+			{ .fd = input, .events = POLLIN } };
 
 		if (poll(p, 2, -1) < 0 && errno != EINTR)
 			break;
@@ -50,7 +51,7 @@ int cli_console(const char *name)
 		if (p[1].revents && !pass(input, fd, true)) {
 			if (isatty(STDIN_FILENO))
 				break;
-			input = -1;	/* piped input has ended: the console goes on */
+			input = -1; /* piped input has ended: the console goes on */
 		}
 	}
 	terminal_restore();

@@ -24,8 +24,12 @@ static const struct option_def options[] = {
 
 static int exec_in(const char *name, const char *const *command, bool tty)
 {
-	struct session_command c = { .argv = command, .env = (const char *const *)arg_env,
-		.user = arg_user, .workdir = arg_workdir, .tty = tty, .stdin_open = true };
+	struct session_command c = { .argv = command,
+		.env = (const char *const *)arg_env,
+		.user = arg_user,
+		.workdir = arg_workdir,
+		.tty = tty,
+		.stdin_open = true };
 	struct session_result result;
 	CLEANUP_CLOSE int agent = -EBADF;
 
@@ -52,7 +56,8 @@ const struct verb verb_exec = {
 	.name = "exec",
 	.arguments = "[OPTIONS] NAME [--] CMD ARG...",
 	.summary = "run a command in a running VM",
-	.description = "stdin, stdout, stderr, signals and the window size pass; the exit status is CMD's,\n"
+	.description = "stdin, stdout, stderr, signals and the window size pass; the exit status "
+		       "is CMD's,\n"
 		       "125 when uvms failed or the guest was lost, 126 and 127 as in a shell.",
 	.options = options,
 	.min = 2,

@@ -25,7 +25,8 @@
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
 	*arg_status_file;
 static char **arg_env;
-static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout, arg_stop_timeout;
+static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout,
+		arg_stop_timeout;
 static uint32_t arg_cpus = 1, arg_slots = UINT32_MAX;
 static bool arg_tty, arg_interactive, arg_rm, arg_detach, arg_dry_run, arg_quiet, arg_getty;
 
@@ -156,11 +157,12 @@ static void write_status_file(const struct session_result *result)
 
 	if (!arg_status_file)
 		return;
-	n = snprintf(text, sizeof text, "{\"source\":\"%s\",\"code\":%d}\n", sources[result->source],
-		result->code);
+	n = snprintf(text, sizeof text, "{\"source\":\"%s\",\"code\":%d}\n",
+		sources[result->source], result->code);
 	r = file_write_at(AT_FDCWD, arg_status_file, text, (size_t)n, 0644);
 	if (r < 0)
-		fail(0, strerror(-r), NULL, "the status file %s cannot be written", arg_status_file);
+		fail(0, strerror(-r), NULL, "the status file %s cannot be written",
+			arg_status_file);
 }
 
 /* The agent of the VM that is being started, or the complaint. */
@@ -191,8 +193,12 @@ static int run_attached(const struct vm_spec *s)
 		return UVMS_EXIT_UVMS;
 	}
 	struct session_command c = { .argv = (const char *const *)s->command,
-		.env = (const char *const *)s->env, .user = s->user, .workdir = s->workdir,
-		.tty = arg_tty, .stdin_open = true, .is_main = true };
+		.env = (const char *const *)s->env,
+		.user = s->user,
+		.workdir = s->workdir,
+		.tty = arg_tty,
+		.stdin_open = true,
+		.is_main = true };
 	session_run_consume(TAKE_FD(agent), &c, &result);
 	code = session_report(s->name, &result);
 	write_status_file(&result);
@@ -230,8 +236,8 @@ static int run(int argc, char **argv)
 		arg_rm = false;
 	r = fill_spec(&spec, argv[0], argv + 1);
 	if (r == 0 && vm_spec_check(&spec, &reason) < 0)
-		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_USAGE, NULL, "uvms help run", "%s",
-			str_or(reason, "out of memory"));
+		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_USAGE, NULL, "uvms help run",
+			"%s", str_or(reason, "out of memory"));
 	r = make_vm(&spec);
 	if (r != 0)
 		return has_command ? UVMS_EXIT_UVMS : r;
@@ -240,7 +246,9 @@ static int run(int argc, char **argv)
 		(void)vm_lease_drop(cli_dirs(), spec.name);
 		return r;
 	}
-	r = arg_detach ? run_detached(&spec) : has_command ? run_attached(&spec) : run_console(&spec);
+	r = arg_detach    ? run_detached(&spec)
+	    : has_command ? run_attached(&spec)
+			  : run_console(&spec);
 	return r;
 }
 
@@ -249,9 +257,11 @@ const struct verb verb_run = {
 	.arguments = "[OPTIONS] IMAGE [-- CMD ARG...]",
 	.summary = "make a VM from an image and start it",
 	.description =
-		"With CMD: runs it in a fresh VM with the caller's streams and signals; the exit status is CMD's.\n"
+		"With CMD: runs it in a fresh VM with the caller's streams and signals; the exit "
+		"status is CMD's.\n"
 		"Without: boots the image's own init; -d returns when its start-up has ended.\n"
-		"A VM with --name stays known after it stopped, until `uvms rm`; an unnamed or --rm one goes.",
+		"A VM with --name stays known after it stopped, until `uvms rm`; an unnamed or "
+		"--rm one goes.",
 	.options = options,
 	.min = 1,
 	.max = -1,

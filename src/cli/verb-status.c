@@ -32,7 +32,8 @@ static int look(const char *name, struct vm_status *ret)
 		return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
 			"there is no VM %s", name);
 	if (r < 0)
-		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s's status cannot be read", name);
+		return fail(
+			UVMS_EXIT_FAILED, strerror(-r), NULL, "%s's status cannot be read", name);
 	return 0;
 }
 
@@ -80,7 +81,8 @@ static void print(const struct vm_status *s)
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);
 	if (s->ready_usec > s->started_usec)
-		printf("%12s: %.1f s\n", "ready after", (double)(s->ready_usec - s->started_usec) / 1e6);
+		printf("%12s: %.1f s\n", "ready after",
+			(double)(s->ready_usec - s->started_usec) / 1e6);
 	line_time("stopped", s->stopped_usec);
 	line_number("boots", s->boots, "");
 	line_number("CID", s->cid, "");

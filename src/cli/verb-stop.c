@@ -38,9 +38,9 @@ static int not_running(const char *name)
 	r = vm_status_look(cli_dirs(), name, &s);
 	vm_status_finish(&s);
 	if (r == 0)
-		return 0;	/* what was asked for is so */
-	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is", "there is no VM %s",
-		name);
+		return 0; /* what was asked for is so */
+	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
+		"there is no VM %s", name);
 }
 
 static struct json_object *stop_parameters(uint64_t timeout_usec, bool force)
@@ -66,12 +66,13 @@ int cli_stop(const char *name, uint64_t timeout_usec, bool force, bool quiet)
 	fd = cli_connect(name);
 	if (fd < 0)
 		return not_running(name);
-	r = control_client_call(fd, "io.uvms.VM.Stop", stop_parameters(timeout_usec, force), UINT64_MAX,
-		&reply, NULL, &f);
+	r = control_client_call(fd, "io.uvms.VM.Stop", stop_parameters(timeout_usec, force),
+		UINT64_MAX, &reply, NULL, &f);
 	if (r < 0)
 		r = fail_call(name, r, &f);
 	else if (cli_reply_status(reply, &s) && !quiet)
-		printf("%s: stopped (%s: %s)\n", name, str_or(s.outcome, "?"), str_or(s.cause, "?"));
+		printf("%s: stopped (%s: %s)\n", name, str_or(s.outcome, "?"),
+			str_or(s.cause, "?"));
 	if (r == 0)
 		control_client_wait_end(fd);
 	control_failure_finish(&f);
@@ -119,7 +120,8 @@ const struct verb verb_stop = {
 	.name = "stop",
 	.arguments = "[--timeout=TIME] [--force] NAME...",
 	.summary = "ask VMs to power off, and see that they do",
-	.description = "The agent first, then the ACPI power button, then the VMM, then SIGKILL, each with\n"
+	.description = "The agent first, then the ACPI power button, then the VMM, then SIGKILL, "
+		       "each with\n"
 		       "its deadline; the answer says which it was.",
 	.options = options,
 	.min = 1,

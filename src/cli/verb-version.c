@@ -22,7 +22,8 @@ static int run_help(int argc, char **argv)
 	}
 	v = verbs_find(argc, argv, &words);
 	if (!v)
-		return fail(UVMS_EXIT_USAGE, NULL, "uvms help lists them", "there is no verb %s", argv[0]);
+		return fail(UVMS_EXIT_USAGE, NULL, "uvms help lists them", "there is no verb %s",
+			argv[0]);
 	verbs_print_verb_help(v);
 	return 0;
 }

@@ -17,7 +17,8 @@ static uint64_t arg_timeout = UINT64_MAX;
 
 static const struct option_def options[] = {
 	{ "for", 0, "ready|stopped", OPTION_STRING, &arg_for, "what to wait for; stopped" },
-	{ "timeout", 0, "TIME", OPTION_DURATION, &arg_timeout, "give up after that time (exit status 5)" },
+	{ "timeout", 0, "TIME", OPTION_DURATION, &arg_timeout,
+		"give up after that time (exit status 5)" },
 	{ 0 },
 };
 
@@ -31,8 +32,8 @@ static int already(const char *name)
 		return 0;
 	if (r == 0)
 		return fail(UVMS_EXIT_FAILED, NULL, "uvms start it", "%s does not run", name);
-	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is", "there is no VM %s",
-		name);
+	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
+		"there is no VM %s", name);
 }
 
 static int run(int argc, char **argv)
@@ -43,7 +44,8 @@ static int run(int argc, char **argv)
 	int r;
 
 	if (!str_eq(arg_for, "ready") && !str_eq(arg_for, "stopped"))
-		return fail(UVMS_EXIT_USAGE, NULL, NULL, "--for=%s: it is ready or stopped", arg_for);
+		return fail(
+			UVMS_EXIT_USAGE, NULL, NULL, "--for=%s: it is ready or stopped", arg_for);
 	r = cli_check_name(argv[0]);
 	if (r)
 		return r;
@@ -56,7 +58,7 @@ static int run(int argc, char **argv)
 	if (r == -ETIMEDOUT && !f.message)
 		r = fail(UVMS_EXIT_TIMEOUT, NULL, NULL, "%s is not %s yet", argv[0], arg_for);
 	else if (r == -ECONNRESET && str_eq(arg_for, "stopped"))
-		r = 0;	/* its supervisor was killed: gone it is */
+		r = 0; /* its supervisor was killed: gone it is */
 	else if (r < 0)
 		r = fail_call(argv[0], r, &f);
 	control_failure_finish(&f);

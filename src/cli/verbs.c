@@ -101,7 +101,8 @@ void verbs_print_verb_help(const struct verb *v)
 void verbs_print_table(void)
 {
 	for (const struct verb *const *v = verbs; *v; v++) {
-		printf("verb\t%s\t%s\t%s\n", (*v)->name, str_or((*v)->arguments, ""), (*v)->summary);
+		printf("verb\t%s\t%s\t%s\n", (*v)->name, str_or((*v)->arguments, ""),
+			(*v)->summary);
 		for (const struct option_def *o = (*v)->options; o && o->name; o++)
 			printf("option\t%s\t--%s\t%s\t%s\n", (*v)->name, o->name,
 				str_or(o->argument, ""), o->help);

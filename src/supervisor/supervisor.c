@@ -25,7 +25,7 @@
 #include "vm-name.h"
 
 static int arg_client_fd = -EBADF;
-static bool arg_print_plan;
+static bool arg_print_plan, arg_owned;
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
@@ -56,6 +56,7 @@ static void sv_init(struct sv *sv)
 		.table_fd = -EBADF,
 		.life_fd = -EBADF,
 		.client_fd = arg_client_fd,
+		.owned = arg_owned,
 		.lingering = SV_HAPPENINGS };
 	for (size_t i = 0; i < SV_FDS_MAX; i++)
 		sv->vmm_fds[i] = -EBADF;
@@ -166,7 +167,7 @@ static int run(const char *name)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: uvms-supervisor [--client-fd N] [--print-plan] NAME\n"
+	fprintf(stderr, "usage: uvms-supervisor [--client-fd N [--owned]] [--print-plan] NAME\n"
 			"       uvms-supervisor --print-lifecycle | --version\n");
 	return 2;
 }
@@ -175,6 +176,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{ "client-fd", required_argument, NULL, 'c' },
+		{ "owned", no_argument, NULL, 'o' },
 		{ "print-plan", no_argument, NULL, 'p' },
 		{ "print-lifecycle", no_argument, NULL, 'l' },
 		{ "namespace-init", no_argument, NULL, 'n' },
@@ -193,6 +195,7 @@ int main(int argc, char **argv)
 			arg_client_fd = (int)fd;
 			fd_set_cloexec(arg_client_fd, 1);
 			break;
+		case 'o': arg_owned = true; break;
 		case 'p': arg_print_plan = true; break;
 		case 'l': sv_fsm_print(); return 0;
 		case 'n': return namespace_init();

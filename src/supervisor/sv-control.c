@@ -218,7 +218,7 @@ static void control_on_owner_gone(void *userdata)
 	struct sv *sv = userdata;
 
 	sv->starter_waits = false;
-	if (sv->spec.attached && !sv->finished)
+	if (sv->owned && !sv->finished)
 		sv_happen(sv, SV_OWNER_GONE, "the client that owned the VM is gone");
 }
 

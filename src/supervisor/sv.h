@@ -99,6 +99,7 @@ struct sv {
 	bool guest_shutdown; /* the VMM said that the guest powered off */
 	bool finished;
 	size_t steps_done;
+	bool owned;                   /* the VM ends with the starter's connection */
 	bool starter_waits;           /* the starter's connection has not made its first call */
 	char *failure, *failure_next; /* owned: why the start failed, for those who wait */
 	int failure_errno;

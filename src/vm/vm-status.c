@@ -61,26 +61,31 @@ int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s)
 	return file_write_at(dirfd, name, text, strlen(text), 0644);
 }
 
-int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret)
+int vm_status_from_json(struct json_object *obj, struct vm_status *ret)
 {
-	CLEANUP(json_codec_putp) struct json_object *obj = NULL;
-	CLEANUP_FREE char *text = NULL;
 	struct vm_status s = { 0 };
-	size_t len;
 	int r;
 
-	r = file_read_at(dirfd, name, VM_STATUS_TEXT_MAX, &text, &len);
-	if (r < 0)
-		return r;
-	r = json_codec_parse(text, len, &obj);
-	if (r == 0)
-		r = json_codec_decode(obj, status_fields, ARRAY_SIZE(status_fields), &s, NULL);
+	r = json_codec_decode(obj, status_fields, ARRAY_SIZE(status_fields), &s, NULL);
 	if (r < 0) {
 		vm_status_finish(&s);
 		return r;
 	}
 	*ret = s;
 	return 0;
+}
+
+int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret)
+{
+	CLEANUP(json_codec_putp) struct json_object *obj = NULL;
+	CLEANUP_FREE char *text = NULL;
+	size_t len;
+	int r;
+
+	r = file_read_at(dirfd, name, VM_STATUS_TEXT_MAX, &text, &len);
+	if (r == 0)
+		r = json_codec_parse(text, len, &obj);
+	return r < 0 ? r : vm_status_from_json(obj, ret);
 }
 
 bool vm_status_is_alive(const struct vm_status *s)

@@ -39,6 +39,7 @@ struct vm_status {
 
 void vm_status_finish(struct vm_status *s);
 struct json_object *vm_status_to_json(const struct vm_status *s);
+int vm_status_from_json(struct json_object *obj, struct vm_status *ret);
 int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s);
 int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret);
 
