@@ -117,7 +117,7 @@ static int vu_queue_start(struct vu_queue *q, int kick_fd_consume)
 		vu_backend_has(b, VIRTIO_RING_F_EVENT_IDX),
 		vu_backend_has(b, VIRTIO_RING_F_INDIRECT_DESC));
 	q->running = true;
-	b->device->started(b, index, q->was_running && q->base == q->stopped_at);
+	b->device->started(b, index, q->was_running && q->base != q->stopped_at);
 	if (q->enabled)
 		b->device->kicked(b, index);
 	return 0;

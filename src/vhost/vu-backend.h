@@ -36,8 +36,8 @@ struct vu_device {
 	/* Fills LEN bytes of configuration space at OFFSET: 0, or -EINVAL when outside. */
 	int (*config)(struct vu_backend *b, uint32_t offset, void *ret, uint32_t len);
 	void (*kicked)(struct vu_backend *b, unsigned queue); /* also once when it starts */
-	/* RESUMED: it goes on where it stopped, so this was a pause. */
-	void (*started)(struct vu_backend *b, unsigned queue, bool resumed);
+	/* ANEW: it ran before, and begins elsewhere than it stopped: a reset, not a pause. */
+	void (*started)(struct vu_backend *b, unsigned queue, bool anew);
 	void (*stopped)(struct vu_backend *b, unsigned queue);
 	/* The session is over: ERROR is 0 at end of file, else -errno; WHAT says where. */
 	void (*ended)(struct vu_backend *b, int error, const char *what);
