@@ -42,7 +42,7 @@ struct virtq *vu_backend_queue(struct vu_backend *b, unsigned queue)
 {
 	struct vu_queue *q = &b->queues[queue];
 
-	return q->running && q->enabled && !q->vq.broken ? &q->vq : NULL;
+	return !b->ended && q->running && q->enabled && !q->vq.broken ? &q->vq : NULL;
 }
 
 void vu_backend_call(struct vu_backend *b, unsigned queue)

@@ -81,7 +81,7 @@ static inline bool vu_backend_has(const struct vu_backend *b, unsigned feature)
 	return b->features >> feature & 1;
 }
 
-/* The queue if it runs and is not broken, else NULL. */
+/* The queue if it runs and is not broken, else NULL; always NULL when the session is over. */
 struct virtq *vu_backend_queue(struct vu_backend *b, unsigned queue);
 
 /* Interrupts the guest if it wants that for what was pushed. */
