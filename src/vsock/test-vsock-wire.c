@@ -16,15 +16,16 @@ static void there_and_back(void **state)
 		.flags = 8,
 		.buf_alloc = 9,
 		.fwd_cnt = 10 };
-	uint8_t bytes[VSOCK_HEADER_BYTES];
+	uint8_t bytes[VSOCK_HEADER_BYTES], again[VSOCK_HEADER_BYTES];
 	struct vsock_pkt got;
 
 	vsock_wire_put(bytes, &p);
 	assert_int_equal(bytes[0], 1); /* little-endian */
 	assert_int_equal(bytes[30], 7);
-	memset(&got, 0, sizeof got);
 	assert_int_equal(vsock_wire_get(bytes, sizeof bytes, &got), 0);
-	assert_memory_equal(&got, &p, sizeof p);
+	vsock_wire_put(again, &got);
+	assert_memory_equal(again, bytes, sizeof bytes);
+	assert_int_equal(got.fwd_cnt, 10);
 	assert_int_equal(vsock_wire_get(bytes, 43, &got), -EBADMSG);
 	assert_int_equal(vsock_wire_get(bytes, 45, &got), -EBADMSG);
 }
