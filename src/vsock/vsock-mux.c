@@ -131,7 +131,12 @@ static const char *vsock_mux_accept(
 	if (fd >= 0 && vsock_conn_accept(c, key, p, fd) >= 0)
 		return NULL;
 	vsock_table_release(&m->table, c);
-	return fd == -EAGAIN ? "the listener's queue is full" : "nobody listens";
+	switch (fd) {
+	case -EAGAIN: return "the listener's queue is full";
+	case -ENOENT:
+	case -ECONNREFUSED: return "nobody listens";
+	default: return "no connection possible";
+	}
 }
 
 static void vsock_mux_request(
