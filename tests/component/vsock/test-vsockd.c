@@ -404,7 +404,7 @@ static void pause_and_reset(void **state)
 	fake_stop(&f);
 }
 
-/* The table of a former process: its connections are reset first; ours is then in the file. */
+/* A live connection is in the file, and goes from it at its end. */
 static void table_is_kept(void **state)
 {
 	struct vsock_table_head *head;
@@ -430,6 +430,27 @@ static void table_is_kept(void **state)
 	fake_stop(&f);
 }
 
+/* A listener that does not accept: the guest hears so at once, and nothing waits for it. */
+static void full_backlog(void **state)
+{
+	struct vsock_pkt p;
+	uint64_t start;
+	int l;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 0);
+	p = fake_pkt(VSOCK_OP_REQUEST, 1000, 7000);
+	fake_tx(&f, &p, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RESPONSE, 1000, NULL);
+	start = fake_now_usec();
+	p = fake_pkt(VSOCK_OP_REQUEST, 1001, 7000);
+	fake_tx(&f, &p, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RST, 1001, NULL);
+	assert_in_range(fake_now_usec() - start, 0, 50000);
+	close(l);
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -443,6 +464,7 @@ int main(void)
 		cmocka_unit_test(close_after_write_loses_nothing),
 		cmocka_unit_test(pause_and_reset),
 		cmocka_unit_test(table_is_kept),
+		cmocka_unit_test(full_backlog),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
