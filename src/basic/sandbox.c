@@ -1,0 +1,43 @@
+#include "sandbox.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int sandbox_drop_capabilities(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	/* needs CAP_SETPCAP; without it nothing can be gained from the bounding set either */
+	for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+		prctl(PR_CAPBSET_DROP, cap);
+	return syscall(SYS_capset, &head, none) < 0 ? -errno : 0;
+}
+
+int sandbox_drop_privileges(void)
+{
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	if (setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 }) < 0)
+		return -errno;
+	return sandbox_drop_capabilities();
+}
+
+int sandbox_want_fds(unsigned n)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return -errno;
+	if (lim.rlim_cur >= n)
+		return 0;
+	lim.rlim_cur = lim.rlim_max < n ? lim.rlim_max : n;
+	if (setrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return -errno;
+	return lim.rlim_cur < n ? -EMFILE : 0;
+}

@@ -1,0 +1,228 @@
+#include "vsock-dev.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+enum {
+	VSOCK_QUEUE_RX, /* to the guest */
+	VSOCK_QUEUE_TX, /* from the guest */
+	VSOCK_QUEUE_EVENT,
+	VSOCK_QUEUES,
+};
+
+static struct vsock_dev *vsock_dev_of(struct vu_backend *b)
+{
+	return CONTAINER_OF(b, struct vsock_dev, backend);
+}
+
+void vsock_dev_wake(struct vsock_dev *d)
+{
+	loop_job_add(d->loop, &d->job);
+}
+
+/* A chain as its first VSOCK_HEADER_BYTES and the rest. */
+struct vsock_split {
+	struct iovec head[VSOCK_HEADER_BYTES]; /* at worst a byte each */
+	size_t n_head;
+	struct iovec *rest; /* borrowed: in the chain */
+	size_t n_rest;
+};
+
+/* IOV holds VSOCK_HEADER_BYTES at least, in N pieces, none empty. */
+static void vsock_split(struct vsock_split *s, struct iovec *iov, size_t n)
+{
+	size_t left = VSOCK_HEADER_BYTES;
+
+	s->n_head = 0;
+	while (left > 0) {
+		size_t part = iov->iov_len < left ? iov->iov_len : left;
+
+		s->head[s->n_head++] = (struct iovec){ iov->iov_base, part };
+		left -= part;
+		iov->iov_base = (uint8_t *)iov->iov_base + part;
+		iov->iov_len -= part;
+		if (iov->iov_len == 0)
+			iov++, n--;
+	}
+	s->rest = iov;
+	s->n_rest = n;
+}
+
+static void vsock_split_get(const struct vsock_split *s, struct vsock_pkt *ret)
+{
+	uint8_t bytes[VSOCK_HEADER_BYTES], *p = bytes;
+
+	for (size_t i = 0; i < s->n_head; i++) {
+		memcpy(p, s->head[i].iov_base, s->head[i].iov_len);
+		p += s->head[i].iov_len;
+	}
+	__asm__ volatile("" : : "r"(bytes) : "memory"); /* the guest may change them meanwhile */
+	vsock_wire_get(bytes, sizeof bytes, ret);
+}
+
+static void vsock_split_put(const struct vsock_split *s, const struct vsock_pkt *pkt)
+{
+	uint8_t bytes[VSOCK_HEADER_BYTES], *p = bytes;
+
+	vsock_wire_put(bytes, pkt);
+	for (size_t i = 0; i < s->n_head; i++) {
+		memcpy(s->head[i].iov_base, p, s->head[i].iov_len);
+		p += s->head[i].iov_len;
+	}
+}
+
+/* The next chain: 1, or 0 when there is none and a kick is asked for, or the queue has broken. */
+static int vsock_dev_pop(struct vsock_dev *d, unsigned queue, struct virtq *q)
+{
+	int r;
+
+	do
+		r = virtq_pop(q, &d->backend.mem, &d->chain);
+	while (r == 0 && virtq_arm(q));
+	if (r < 0)
+		d->hooks->broken(d, queue);
+	return r > 0;
+}
+
+static void vsock_dev_packet(struct vsock_dev *d)
+{
+	struct virtq_chain *c = &d->chain;
+	struct vsock_split s;
+	struct vsock_pkt p;
+
+	if (c->out_bytes < VSOCK_HEADER_BYTES)
+		return; /* no packet, nobody to answer */
+	vsock_split(&s, c->out, c->n_out);
+	vsock_split_get(&s, &p);
+	vsock_mux_input(d->mux, &p, s.rest, s.n_rest, c->out_bytes - VSOCK_HEADER_BYTES);
+}
+
+/* Takes what the guest sends. True: there may be more. */
+static bool vsock_dev_from_guest(struct vsock_dev *d)
+{
+	struct virtq *q = vu_backend_queue(&d->backend, VSOCK_QUEUE_TX);
+	int budget = VSOCK_DEV_BUDGET;
+
+	if (!q)
+		return false;
+	virtq_disarm(q);
+	while (budget > 0 && vsock_mux_has_room(d->mux) && vsock_dev_pop(d, VSOCK_QUEUE_TX, q)) {
+		vsock_dev_packet(d);
+		virtq_push(q, &d->chain, 0);
+		budget--;
+	}
+	vu_backend_call(&d->backend, VSOCK_QUEUE_TX);
+	return budget == 0;
+}
+
+/* One packet into the chain that was popped; false when there was none and it went back. */
+static bool vsock_dev_deliver(struct vsock_dev *d, struct virtq *q)
+{
+	struct virtq_chain *c = &d->chain;
+	struct vsock_split s;
+	struct vsock_pkt p;
+
+	vsock_split(&s, c->in, c->n_in);
+	if (!vsock_mux_output(d->mux, &p, s.rest, s.n_rest, c->in_bytes - VSOCK_HEADER_BYTES)) {
+		virtq_unpop(q);
+		return false;
+	}
+	vsock_split_put(&s, &p);
+	virtq_push(q, c, VSOCK_HEADER_BYTES + p.len);
+	return true;
+}
+
+/* Fills the guest's buffers. True: there may be more. */
+static bool vsock_dev_to_guest(struct vsock_dev *d)
+{
+	struct virtq *q = vu_backend_queue(&d->backend, VSOCK_QUEUE_RX);
+	int budget = VSOCK_DEV_BUDGET;
+
+	if (!q)
+		return false;
+	virtq_disarm(q);
+	while (budget > 0 && vsock_mux_has_output(d->mux) && vsock_dev_pop(d, VSOCK_QUEUE_RX, q)) {
+		if (d->chain.n_out > 0 || d->chain.in_bytes < VSOCK_HEADER_BYTES) {
+			q->broken = true; /* no buffer for a packet */
+			d->hooks->broken(d, VSOCK_QUEUE_RX);
+			return false;
+		}
+		budget -= vsock_dev_deliver(d, q);
+	}
+	vu_backend_call(&d->backend, VSOCK_QUEUE_RX);
+	return budget == 0;
+}
+
+static void vsock_dev_turn(struct loop_job *j)
+{
+	struct vsock_dev *d = CONTAINER_OF(j, struct vsock_dev, job);
+	bool stalled, more;
+
+	more = vsock_dev_from_guest(d);
+	stalled = !vsock_mux_has_room(d->mux);
+	more |= vsock_dev_to_guest(d);
+	if (more || (stalled && vsock_mux_has_room(d->mux)))
+		vsock_dev_wake(d);
+}
+
+static int vsock_dev_config(struct vu_backend *b, uint32_t offset, void *ret, uint32_t len)
+{
+	uint64_t cid = htole64(vsock_dev_of(b)->mux->guest_cid);
+
+	if (offset > sizeof cid || len > sizeof cid - offset)
+		return -EINVAL;
+	memcpy(ret, (uint8_t *)&cid + offset, len);
+	return 0;
+}
+
+static void vsock_dev_kicked(struct vu_backend *b, unsigned queue)
+{
+	vsock_dev_wake(vsock_dev_of(b));
+}
+
+static void vsock_dev_started(struct vu_backend *b, unsigned queue, bool anew)
+{
+	struct vsock_dev *d = vsock_dev_of(b);
+
+	if (!anew || !d->stopped)
+		return;
+	d->stopped = false;
+	vsock_mux_guest_reset(d->mux);
+}
+
+static void vsock_dev_stopped(struct vu_backend *b, unsigned queue)
+{
+	vsock_dev_of(b)->stopped = true;
+}
+
+static void vsock_dev_ended(struct vu_backend *b, int error, const char *what)
+{
+	vsock_dev_of(b)->hooks->ended(vsock_dev_of(b), error, what);
+}
+
+static const struct vu_device vsock_dev_device = {
+	.n_queues = VSOCK_QUEUES,
+	.config = vsock_dev_config,
+	.kicked = vsock_dev_kicked,
+	.started = vsock_dev_started,
+	.stopped = vsock_dev_stopped,
+	.ended = vsock_dev_ended,
+};
+
+int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux,
+	const struct vsock_dev_hooks *hooks, int fd_consume)
+{
+	d->mux = mux;
+	d->hooks = hooks;
+	d->loop = loop;
+	d->stopped = false;
+	loop_job_init(&d->job, vsock_dev_turn);
+	return vu_backend_open(&d->backend, loop, &vsock_dev_device, fd_consume);
+}
+
+void vsock_dev_close(struct vsock_dev *d)
+{
+	vu_backend_close(&d->backend);
+	loop_job_clear(&d->job);
+}

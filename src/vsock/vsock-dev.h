@@ -1,0 +1,40 @@
+/*
+ * Front-end "device": a virtio-vsock device over vhost-user (virtio 1.2, §5.10).
+ *
+ * Queue 0 carries packets to the guest, 1 from it, 2 events (QEMU keeps that one to itself). A
+ * packet may lie in any number of descriptors, header included. Work is done in turns of
+ * VSOCK_DEV_BUDGET packets and direction, so the socket side is never starved by a busy guest.
+ * Every chain is finished in the turn that takes it: between turns nothing is in flight, and the
+ * ring's own indices say all there is to know.
+ */
+#pragma once
+
+#include "vsock-mux.h"
+#include "vu-backend.h"
+
+#define VSOCK_DEV_BUDGET 256
+
+struct vsock_dev;
+
+struct vsock_dev_hooks {
+	void (*broken)(struct vsock_dev *d, unsigned queue); /* the guest broke a ring's rules */
+	void (*ended)(struct vsock_dev *d, int error, const char *what); /* as vu_device */
+};
+
+struct vsock_dev {
+	struct vu_backend backend;
+	struct vsock_mux *mux;               /* borrowed */
+	const struct vsock_dev_hooks *hooks; /* borrowed */
+	struct loop *loop;                   /* borrowed */
+	struct loop_job job;
+	bool stopped;             /* since the last time that a queue began */
+	struct virtq_chain chain; /* the one being worked on */
+};
+
+/* Takes over FD, a connected vhost-user socket. 0 or -errno. */
+int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux,
+	const struct vsock_dev_hooks *hooks, int fd_consume);
+void vsock_dev_close(struct vsock_dev *d);
+
+/* The engine has something for the guest. */
+void vsock_dev_wake(struct vsock_dev *d);

@@ -1,0 +1,65 @@
+/*
+ * The engine between front-ends: sorts the guest's packets to connections, asks the policy, answers
+ * what belongs to nobody with RST, and hands out what the connections have to say, each in turn.
+ *
+ * A RST without a connection has no slot to wait in. There are VSOCK_RESETS_MAX places; while they
+ * are all taken vsock_mux_has_room() is false and no packet may be put in. So a guest that floods
+ * us and takes no answers stops itself, and nothing grows.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vsock-policy.h"
+#include "vsock-table.h"
+
+#define VSOCK_RESETS_MAX 128
+
+struct vsock_mux;
+
+struct vsock_mux_hooks {
+	/* There may be something for the guest now. */
+	void (*wake)(struct vsock_mux *m);
+	/* A connected, non-blocking socket of the host program at PORT, or -errno. */
+	int (*dial)(struct vsock_mux *m, uint32_t port);
+	/* A connection was refused; WHY is a fixed text. */
+	void (*refused)(struct vsock_mux *m, enum vsock_way way, uint32_t port, const char *why);
+};
+
+struct vsock_mux {
+	const struct vsock_mux_hooks *hooks; /* borrowed */
+	uint64_t guest_cid;
+	struct list ready; /* of vsock_conn.ready_link */
+	struct vsock_pkt resets[VSOCK_RESETS_MAX];
+	unsigned resets_head, n_resets;
+	struct vsock_table table;
+};
+
+/* 0 or -errno. SEED is random. */
+int vsock_mux_init(struct vsock_mux *m, struct loop *loop, const struct vsock_mux_hooks *hooks,
+	uint64_t guest_cid, uint64_t seed);
+void vsock_mux_finish(struct vsock_mux *m);
+
+/* vsock_table_publish(), with a RST to the guest for each connection of a former process. */
+int vsock_mux_publish(struct vsock_mux *m, int fd);
+
+/* The host calls the guest's PORT from FD: 0, or -errno with FD closed. */
+int vsock_mux_call(struct vsock_mux *m, uint32_t port, int fd_consume);
+
+bool vsock_mux_has_room(const struct vsock_mux *m);
+
+/* A packet from the guest, its payload (BYTES in N pieces) maybe shorter than it says. */
+void vsock_mux_input(struct vsock_mux *m, const struct vsock_pkt *p, struct iovec *payload,
+	size_t n, uint64_t bytes);
+
+/* Whether vsock_mux_output() is worth a buffer of the guest. */
+bool vsock_mux_has_output(const struct vsock_mux *m);
+
+/* The next packet for the guest, as vsock_conn_output(), cids included. */
+bool vsock_mux_output(struct vsock_mux *m, struct vsock_pkt *ret, struct iovec *room, size_t n,
+	uint64_t room_bytes);
+
+/* The guest began anew: every connection ends, but not the calls that it has not seen yet. */
+void vsock_mux_guest_reset(struct vsock_mux *m);

@@ -1,0 +1,105 @@
+#include "vsock-service.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fd.h"
+#include "log.h"
+
+static void vsock_service_wake(struct vsock_mux *m)
+{
+	vsock_dev_wake(&CONTAINER_OF(m, struct vsock_service, mux)->dev);
+}
+
+static int vsock_service_dial(struct vsock_mux *m, uint32_t port)
+{
+	return vsock_host_dial(&CONTAINER_OF(m, struct vsock_service, mux)->host, port);
+}
+
+static void vsock_service_refused(
+	struct vsock_mux *m, enum vsock_way way, uint32_t port, const char *why)
+{
+	struct vsock_service *s = CONTAINER_OF(m, struct vsock_service, mux);
+	uint32_t n;
+
+	if (!ratelimit_pass(&s->refusals, loop_now_usec(), &n))
+		return;
+	log_info("refused %s port %u: %s",
+		way == VSOCK_GUEST_TO_HOST ? "the guest's call to" : "a call to the guest's", port,
+		why);
+	if (n > 0)
+		log_info("%u refusals before it were not logged", n);
+}
+
+static const struct vsock_mux_hooks vsock_service_mux_hooks = {
+	.wake = vsock_service_wake,
+	.dial = vsock_service_dial,
+	.refused = vsock_service_refused,
+};
+
+static void vsock_service_broken(struct vsock_dev *d, unsigned queue)
+{
+	log_warning("the guest broke queue %u: stopped until its driver starts anew", queue);
+}
+
+static void vsock_service_ended(struct vsock_dev *d, int error, const char *what)
+{
+	struct vsock_service *s = CONTAINER_OF(d, struct vsock_service, dev);
+
+	if (error < 0)
+		log_error("vhost-user session failed at %s: %s", what, strerror(-error));
+	else
+		log_info("the VMM is gone");
+	loop_stop(&s->loop, error < 0 ? 1 : 0);
+}
+
+static const struct vsock_dev_hooks vsock_service_dev_hooks = {
+	.broken = vsock_service_broken,
+	.ended = vsock_service_ended,
+};
+
+static void vsock_service_called(struct vsock_host *h, uint32_t port, int fd_consume)
+{
+	struct vsock_service *s = CONTAINER_OF(h, struct vsock_service, host);
+	int r = vsock_mux_call(&s->mux, port, fd_consume);
+
+	if (r < 0)
+		log_debug("call to port %u: %s", port, strerror(-r));
+}
+
+int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, uint64_t seed)
+{
+	int r;
+
+	s->refusals = (struct ratelimit){ .interval_usec = 10000000, .burst = 10 };
+	r = loop_init(&s->loop);
+	if (r < 0)
+		return r;
+	r = vsock_mux_init(&s->mux, &s->loop, &vsock_service_mux_hooks, a->cid, seed);
+	if (r < 0)
+		return r;
+	r = vsock_host_open(&s->host, &s->loop, a->path, vsock_service_called, a->listen_fd);
+	if (r < 0)
+		return r;
+	r = vsock_dev_open(&s->dev, &s->loop, &s->mux, &vsock_service_dev_hooks, a->vhost_fd);
+	if (r < 0)
+		return r;
+	if (a->table_fd < 0)
+		return 0;
+	r = vsock_mux_publish(&s->mux, a->table_fd);
+	fd_close(a->table_fd); /* the mapping keeps it */
+	return r;
+}
+
+int vsock_service_run(struct vsock_service *s)
+{
+	return loop_run(&s->loop);
+}
+
+void vsock_service_finish(struct vsock_service *s)
+{
+	vsock_dev_close(&s->dev);
+	vsock_host_close(&s->host);
+	vsock_mux_finish(&s->mux);
+	loop_finish(&s->loop);
+}

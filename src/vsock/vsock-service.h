@@ -1,0 +1,26 @@
+/* uvms-vsockd put together: loop, engine, device and hybrid socket of one machine. */
+#pragma once
+
+#include "ratelimit.h"
+#include "vsock-dev.h"
+#include "vsock-host.h"
+#include "vsockd-args.h"
+
+/* What sandbox_want_fds() should be asked for. */
+#define VSOCK_SERVICE_FDS                                                                          \
+	(VSOCK_CONNS_MAX + VSOCK_PENDING_MAX + 3 * VU_QUEUES_MAX + VU_WIRE_FDS_MAX + 16)
+
+struct vsock_service {
+	struct loop loop;
+	struct vsock_mux mux;
+	struct vsock_dev dev;
+	struct vsock_host host;
+	struct ratelimit refusals;
+};
+
+/* Takes over the descriptors of A. 0 or -errno; then exit, there is nothing to finish. */
+int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, uint64_t seed);
+
+/* Runs until the VMM is gone. Returns the exit code, or -errno. */
+int vsock_service_run(struct vsock_service *s);
+void vsock_service_finish(struct vsock_service *s);

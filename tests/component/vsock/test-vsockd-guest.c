@@ -1,0 +1,491 @@
+/* Hostile guests and hostile callers: the process lives, and answers as the tables say. */
+#include <endian.h>
+#include <errno.h>
+#include <linux/virtio_ring.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fake-frontend.h"
+#include "unit.h"
+#include "vsock-conn.h"
+
+static struct fake f;
+
+/* rings: a rule is broken, the queue stops, the process and the other queue live */
+
+#define NEXT  VRING_DESC_F_NEXT
+#define WRITE VRING_DESC_F_WRITE
+#define INDIR VRING_DESC_F_INDIRECT
+
+struct bad_ring {
+	const char *name;
+	struct {
+		uint64_t addr;
+		uint32_t len;
+		uint16_t flags, next;
+	} d[3];
+	struct vring_desc table[3]; /* at FAKE_SCRATCH */
+	uint16_t head;
+	uint16_t jump; /* of the available index, beyond the one that is offered */
+};
+
+#define AT FAKE_TX_AT
+
+static const struct bad_ring bad_rings[] = {
+	{ "head out of range", { { AT, 44, 0, 0 } }, {}, FAKE_NUM, 0 },
+	{ "head 65535", { { AT, 44, 0, 0 } }, {}, 65535, 0 },
+	{ "index jumps", { { AT, 44, 0, 0 } }, {}, 0, FAKE_NUM },
+	{ "index goes back", { { AT, 44, 0, 0 } }, {}, 0, 65534 },
+	{ "loop of one", { { AT, 44, NEXT, 0 } }, {}, 0, 0 },
+	{ "loop of two", { { AT, 22, NEXT, 1 }, { AT, 22, NEXT, 0 } }, {}, 0, 0 },
+	{ "next out of range", { { AT, 44, NEXT, FAKE_NUM } }, {}, 0, 0 },
+	{ "address outside", { { FAKE_MEM_BYTES, 44, 0, 0 } }, {}, 0, 0 },
+	{ "address straddles the end", { { FAKE_MEM_BYTES - 4, 44, 0, 0 } }, {}, 0, 0 },
+	{ "address wraps", { { -8ull, 44, 0, 0 } }, {}, 0, 0 },
+	{ "length 2^32-1", { { AT, UINT32_MAX, 0, 0 } }, {}, 0, 0 },
+	{ "read after write", { { AT, 44, WRITE | NEXT, 1 }, { AT, 44, 0, 0 } }, {}, 0, 0 },
+	{ "indirect of nothing", { { FAKE_SCRATCH, 0, INDIR, 0 } }, {}, 0, 0 },
+	{ "indirect of odd length", { { FAKE_SCRATCH, 17, INDIR, 0 } }, {}, 0, 0 },
+	{ "indirect too long", { { FAKE_SCRATCH, 16 * (FAKE_NUM + 1), INDIR, 0 } }, {}, 0, 0 },
+	{ "indirect and next", { { FAKE_SCRATCH, 16, INDIR | NEXT, 1 } }, { { AT, 44, 0, 0 } }, 0,
+		0 },
+	{ "indirect outside", { { FAKE_MEM_BYTES - 8, 16, INDIR, 0 } }, {}, 0, 0 },
+	{ "indirect wraps", { { -16ull, 32, INDIR, 0 } }, {}, 0, 0 },
+	{ "indirect in indirect", { { FAKE_SCRATCH, 16, INDIR, 0 } },
+		{ { FAKE_SCRATCH, 16, INDIR, 0 } }, 0, 0 },
+	{ "indirect next out of range", { { FAKE_SCRATCH, 32, INDIR, 0 } }, { { AT, 44, NEXT, 2 } },
+		0, 0 },
+	{ "indirect loop", { { FAKE_SCRATCH, 32, INDIR, 0 } },
+		{ { AT, 22, NEXT, 1 }, { AT, 22, NEXT, 0 } }, 0, 0 },
+};
+
+static void put_bad_ring(const struct bad_ring *b, unsigned q)
+{
+	for (uint16_t i = 0; i < 3; i++)
+		fake_desc(&f, q, i, b->d[i].addr, b->d[i].len, b->d[i].flags, b->d[i].next);
+	memcpy(f.mem + FAKE_SCRATCH, b->table, sizeof b->table);
+	fake_offer(&f, q, b->head);
+	if (b->jump)
+		fake_publish(&f, q, (uint16_t)(f.rings[q].avail + b->jump));
+	fake_kick(&f, q);
+}
+
+/* What a driver does when it starts again. */
+static void guest_restarts(void)
+{
+	uint32_t base[2];
+
+	for (unsigned i = 0; i < FAKE_QUEUES; i++) {
+		fake_set_state(&f, VU_GET_VRING_BASE, i, 0);
+		fake_reply(&f, VU_GET_VRING_BASE, base, sizeof base);
+	}
+	fake_rings_clear(&f);
+	for (unsigned i = 0; i < FAKE_QUEUES; i++)
+		fake_setup_queue(&f, i);
+	fake_post_rx(&f, FAKE_NUM);
+}
+
+/* A packet for nobody is answered by RST: both queues work. */
+static void assert_works(const char *after)
+{
+	struct vsock_pkt p = fake_pkt(VSOCK_OP_RW, 4321, 1234);
+
+	fake_tx(&f, &p, NULL, 0);
+	if (!fake_rx(&f, &p, NULL, 3000) || p.op != VSOCK_OP_RST || p.dst_port != 4321)
+		fail_msg("after \"%s\" it does not work any more", after);
+}
+
+static void rings_break_alone(void **state)
+{
+	fake_setup(&f);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_rings); i++) {
+		put_bad_ring(&bad_rings[i], 1);
+		fake_get_u64(&f, VU_GET_QUEUE_NUM);
+		if (fake_used(&f, 1) != f.rings[1].used)
+			fail_msg("%s: it was used", bad_rings[i].name);
+		assert_true(fake_alive(&f));
+		guest_restarts();
+		assert_works(bad_rings[i].name);
+		guest_restarts();
+	}
+	fake_assert_no_leak(&f);
+	fake_stop(&f);
+}
+
+/* The same on the other queue, which is only looked at when there is something to say. */
+static void rx_rings_break_alone(void **state)
+{
+	struct vsock_pkt p = fake_pkt(VSOCK_OP_RW, 1, 1);
+
+	fake_setup(&f);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_rings); i++) {
+		guest_restarts();
+		fake_rings_clear(&f);
+		for (unsigned q = 0; q < FAKE_QUEUES; q++) {
+			uint32_t base[2];
+
+			fake_set_state(&f, VU_GET_VRING_BASE, q, 0);
+			fake_reply(&f, VU_GET_VRING_BASE, base, sizeof base);
+			fake_setup_queue(&f, q);
+		}
+		put_bad_ring(&bad_rings[i], 0);
+		fake_tx(&f, &p, NULL, 0);
+		fake_wait_used(&f, 1, 1);
+		fake_get_u64(&f, VU_GET_QUEUE_NUM);
+		assert_true(fake_alive(&f));
+		guest_restarts();
+		assert_works(bad_rings[i].name);
+	}
+	fake_stop(&f);
+}
+
+/* A packet may lie in any number of pieces, direct then indirect, header split to the byte. */
+static void header_in_many_pieces(void **state)
+{
+	struct vsock_pkt p = fake_pkt(VSOCK_OP_RW, 77, 88);
+	struct vring_desc table[VSOCK_HEADER_BYTES];
+
+	fake_setup(&f);
+	vsock_wire_put(f.mem + AT, &p);
+	for (uint16_t i = 0; i < 4; i++)
+		fake_desc(&f, 1, i, AT + i, 1, NEXT, i + 1);
+	fake_desc(&f, 1, 4, FAKE_SCRATCH, 16 * 40, INDIR | WRITE, 0);
+	for (unsigned i = 0; i < 40; i++)
+		table[i] = (struct vring_desc){ htole64(AT + 4 + i), htole32(1),
+			htole16(i < 39 ? NEXT : 0), htole16(i + 1) };
+	memcpy(f.mem + FAKE_SCRATCH, table, sizeof table);
+	fake_offer(&f, 1, 0);
+	fake_kick(&f, 1);
+	fake_expect(&f, VSOCK_OP_RST, 77, NULL);
+	fake_stop(&f);
+}
+
+/* packets */
+
+struct bad_packet {
+	const char *name;
+	int answer; /* an operation, 0: none */
+	struct vsock_pkt p;
+	uint32_t bytes; /* of payload that are there */
+};
+
+#define PKT(o, ...)                                                                                \
+	{                                                                                          \
+		.src_cid = FAKE_CID, .dst_cid = 2, .src_port = 1000, .dst_port = 7000, .type = 1,  \
+		.op = o, .buf_alloc = 65536, __VA_ARGS__                                           \
+	}
+
+static const struct bad_packet for_nobody[] = {
+	{ "data", VSOCK_OP_RST, PKT(VSOCK_OP_RW), 0 },
+	{ "response", VSOCK_OP_RST, PKT(VSOCK_OP_RESPONSE), 0 },
+	{ "shutdown", VSOCK_OP_RST, PKT(VSOCK_OP_SHUTDOWN, .flags = 3), 0 },
+	{ "credit update", VSOCK_OP_RST, PKT(VSOCK_OP_CREDIT_UPDATE), 0 },
+	{ "reset", 0, PKT(VSOCK_OP_RST), 0 },
+	{ "operation 0", VSOCK_OP_RST, PKT(VSOCK_OP_INVALID), 0 },
+	{ "operation 8", VSOCK_OP_RST, PKT(8), 0 },
+	{ "operation 65535", VSOCK_OP_RST, PKT(65535), 0 },
+	{ "type 0", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .type = 0), 0 },
+	{ "type seqpacket", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .type = 2), 0 },
+	{ "type 65535", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .type = 65535), 0 },
+	{ "no listener", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_port = 9), 0 },
+	{ "port 2^32-1", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_port = UINT32_MAX), 0 },
+	{ "to the hypervisor", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_cid = 0), 0 },
+	{ "to itself", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_cid = FAKE_CID), 0 },
+	{ "to a sibling", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_cid = 43), 0 },
+	{ "to cid 2^64-1", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .dst_cid = UINT64_MAX), 0 },
+	{ "forged: from the host", 0, PKT(VSOCK_OP_REQUEST, .src_cid = 2), 0 },
+	{ "forged: from a sibling", 0, PKT(VSOCK_OP_REQUEST, .src_cid = 43), 0 },
+	{ "forged: high half of the cid", 0,
+		PKT(VSOCK_OP_REQUEST, .src_cid = 1ull << 32 | FAKE_CID), 0 },
+	{ "request that lies about its length", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST, .len = 100),
+		0 },
+};
+
+/* Sends B; its answer has to come, and no other. */
+static void answers(const struct bad_packet *b)
+{
+	static const uint8_t data[65536];
+	struct vsock_pkt got;
+	bool any;
+
+	fake_tx(&f, &b->p, data, b->bytes);
+	fake_wait_used(&f, 1, f.rings[1].avail);
+	any = fake_rx(&f, &got, NULL, b->answer ? 3000 : 20);
+	if (any != (b->answer != 0) || (any && got.op != b->answer))
+		fail_msg("%s: answer %s", b->name, any ? vsock_wire_op_name(got.op) : "none");
+	if (any) {
+		assert_int_equal(got.src_cid, b->p.dst_cid);
+		assert_int_equal(got.src_port, b->p.dst_port);
+		assert_int_equal(got.dst_port, b->p.src_port);
+		assert_int_equal(got.type, b->p.type);
+	}
+}
+
+static void packets_for_nobody(void **state)
+{
+	int l;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 8);
+	for (size_t i = 0; i < ARRAY_SIZE(for_nobody); i++)
+		answers(&for_nobody[i]);
+	assert_int_equal(accept4(l, NULL, NULL, SOCK_NONBLOCK), -1);
+	close(l);
+	fake_assert_no_leak(&f);
+	fake_stop(&f);
+}
+
+static const struct bad_packet on_open[] = {
+	{ "request again", VSOCK_OP_RST, PKT(VSOCK_OP_REQUEST), 0 },
+	{ "response", VSOCK_OP_RST, PKT(VSOCK_OP_RESPONSE), 0 },
+	{ "operation 0", VSOCK_OP_RST, PKT(VSOCK_OP_INVALID), 0 },
+	{ "operation 99", VSOCK_OP_RST, PKT(99), 0 },
+	{ "lies about its length", VSOCK_OP_RST, PKT(VSOCK_OP_RW, .len = 101), 100 },
+	{ "length 2^32-1", VSOCK_OP_RST, PKT(VSOCK_OP_RW, .len = UINT32_MAX), 100 },
+	{ "shutdown of both", VSOCK_OP_RST, PKT(VSOCK_OP_SHUTDOWN, .flags = 3), 0 },
+	{ "shutdown of nothing", 0, PKT(VSOCK_OP_SHUTDOWN, .flags = 0), 0 },
+	{ "shutdown with unknown flags", 0, PKT(VSOCK_OP_SHUTDOWN, .flags = 0xfffffffc), 0 },
+	{ "reset", 0, PKT(VSOCK_OP_RST), 0 },
+	{ "empty data", 0, PKT(VSOCK_OP_RW), 0 },
+	{ "credit request", VSOCK_OP_CREDIT_UPDATE, PKT(VSOCK_OP_CREDIT_REQUEST), 0 },
+	{ "credit of nothing", 0, PKT(VSOCK_OP_CREDIT_UPDATE, .buf_alloc = 0), 0 },
+	{ "credit beyond what was sent", 0, PKT(VSOCK_OP_CREDIT_UPDATE, .fwd_cnt = 12345), 0 },
+};
+
+static void packets_on_open(void **state)
+{
+	const struct vsock_pkt request = PKT(VSOCK_OP_REQUEST);
+	int l;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 64);
+	for (size_t i = 0; i < ARRAY_SIZE(on_open); i++) {
+		const struct vsock_pkt rst = PKT(VSOCK_OP_RST);
+		int fd;
+
+		fake_tx(&f, &request, NULL, 0);
+		fake_expect(&f, VSOCK_OP_RESPONSE, 1000, NULL);
+		fd = accept(l, NULL, NULL);
+		answers(&on_open[i]);
+		fake_tx(&f, &rst, NULL, 0);
+		fake_wait_used(&f, 1, f.rings[1].avail);
+		close(fd);
+		fake_assert_no_leak(&f);
+	}
+	close(l);
+	fake_stop(&f);
+}
+
+/* More than the credit: reset. The socket takes ~200 KiB, the ring 64 KiB, then it is too much. */
+static void credit_overrun(void **state)
+{
+	static const uint8_t data[65536];
+	struct vsock_pkt request = PKT(VSOCK_OP_REQUEST), data_pkt = PKT(VSOCK_OP_RW, .len = 65536);
+	struct vsock_pkt got;
+	int l;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 64);
+	fake_tx(&f, &request, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RESPONSE, 1000, NULL);
+	for (int i = 0; i < 16; i++)
+		fake_tx(&f, &data_pkt, data, sizeof data);
+	do
+		assert_true(fake_rx(&f, &got, NULL, 3000));
+	while (got.op == VSOCK_OP_CREDIT_UPDATE);
+	assert_int_equal(got.op, VSOCK_OP_RST);
+	close(l);
+	fake_stop(&f);
+}
+
+/* No credit, no bytes; with credit they come. A shrinking buf_alloc is not below nothing. */
+static void zero_credit_stops(void **state)
+{
+	struct vsock_pkt request = PKT(VSOCK_OP_REQUEST, .buf_alloc = 0), got;
+	struct vsock_pkt update = PKT(VSOCK_OP_CREDIT_UPDATE, .buf_alloc = 10);
+	uint8_t buf[FAKE_RX_BYTES];
+	int l, fd;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 64);
+	fake_tx(&f, &request, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RESPONSE, 1000, NULL);
+	fd = accept(l, NULL, NULL);
+	assert_int_equal(write(fd, "0123456789abcdef", 16), 16);
+	assert_false(fake_rx(&f, &got, buf, 100));
+	fake_tx(&f, &update, NULL, 0);
+	assert_int_equal(fake_expect(&f, VSOCK_OP_RW, 1000, buf).len, 10);
+	update.buf_alloc = 3;
+	fake_tx(&f, &update, NULL, 0);
+	while (fake_rx(&f, &got, buf, 100))
+		assert_int_not_equal(got.op, VSOCK_OP_RW);
+	update.fwd_cnt = 10;
+	fake_tx(&f, &update, NULL, 0);
+	assert_int_equal(fake_expect(&f, VSOCK_OP_RW, 1000, buf).len, 3);
+	assert_memory_equal(buf, "abc", 3);
+	close(fd);
+	close(l);
+	fake_stop(&f);
+}
+
+static void data_before_response(void **state)
+{
+	struct vsock_pkt p;
+	uint32_t port;
+	char c;
+	int fd;
+
+	fake_setup(&f);
+	fd = fake_connect(&f);
+	assert_int_equal(write(fd, "CONNECT 5000\n", 13), 13);
+	port = fake_expect(&f, VSOCK_OP_REQUEST, 5000, NULL).src_port;
+	p = fake_pkt(VSOCK_OP_RW, 5000, port);
+	p.len = 3;
+	fake_tx(&f, &p, "abc", 3);
+	fake_expect(&f, VSOCK_OP_RST, 5000, NULL);
+	assert_int_equal(read(fd, &c, 1), 0);
+	close(fd);
+	fake_assert_no_leak(&f);
+	fake_stop(&f);
+}
+
+static void data_after_shutdown(void **state)
+{
+	struct vsock_pkt p = PKT(VSOCK_OP_REQUEST);
+	int l;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 8);
+	fake_tx(&f, &p, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RESPONSE, 1000, NULL);
+	p = (struct vsock_pkt)PKT(VSOCK_OP_SHUTDOWN, .flags = VSOCK_SHUTDOWN_SEND);
+	fake_tx(&f, &p, NULL, 0);
+	p = (struct vsock_pkt)PKT(VSOCK_OP_RW, .len = 1);
+	fake_tx(&f, &p, "x", 1);
+	fake_expect(&f, VSOCK_OP_RST, 1000, NULL);
+	close(l);
+	fake_stop(&f);
+}
+
+/* A guest that asks for answers and takes none is not served further, and nothing grows. */
+static void answers_not_taken(void **state)
+{
+	struct vsock_pkt p = PKT(VSOCK_OP_RW), got;
+	unsigned n = 0;
+
+	fake_start(&f);
+	fake_handshake(&f);
+	for (int i = 0; i < FAKE_NUM; i++) {
+		vsock_wire_put(f.mem + AT, &p);
+		fake_desc(&f, 1, (uint16_t)i, AT, VSOCK_HEADER_BYTES, 0, 0);
+		fake_offer(&f, 1, (uint16_t)i);
+	}
+	fake_kick(&f, 1);
+	usleep(100000);
+	assert_int_equal(fake_used(&f, 1), 128);
+	fake_post_rx(&f, FAKE_NUM);
+	while (n < FAKE_NUM && fake_rx(&f, &got, NULL, 1000))
+		n++;
+	assert_int_equal(n, FAKE_NUM);
+	fake_stop(&f);
+}
+
+/* callers */
+
+static void hang_up_on(const char *text, size_t len)
+{
+	int fd = fake_connect(&f);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	char c;
+
+	assert_int_equal(write(fd, text, len), (ssize_t)len);
+	assert_int_equal(poll(&p, 1, 1000), 1);
+	if (read(fd, &c, 1) > 0)
+		fail_msg("\"%.*s\" was answered", (int)len, text);
+	close(fd);
+}
+
+static void bad_lines(void **state)
+{
+	static const char *const lines[] = { "\n", "CONNECT\n", "CONNECT \n", "connect 5\n",
+		"CONNECT 5 \n", "CONNECT  5\n", "CONNECT -1\n", "CONNECT +1\n", "CONNECT 0x5\n",
+		"CONNECT 4294967296\n", "CONNECT 99999999999\n", "CONNECT 5\r\n",
+		"GET / HTTP/1.1\n", "CONNECT 4294967295\n",
+		"CONNECT 000000000000000000000000000005\n",
+		"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" };
+
+	fake_setup(&f);
+	for (size_t i = 0; i < ARRAY_SIZE(lines); i++)
+		hang_up_on(lines[i], strlen(lines[i]));
+	hang_up_on("CONNECT 5\0\n", 11);
+	fake_assert_no_leak(&f);
+	fake_stop(&f);
+}
+
+/* Bytes one by one are a line too. */
+static void trickled_line(void **state)
+{
+	static const char line[] = "CONNECT 5000\n";
+	int fd;
+
+	fake_setup(&f);
+	fd = fake_connect(&f);
+	for (size_t i = 0; i < sizeof line - 1; i++) {
+		assert_int_equal(write(fd, line + i, 1), 1);
+		usleep(1000);
+	}
+	fake_expect(&f, VSOCK_OP_REQUEST, 5000, NULL);
+	close(fd);
+	fake_stop(&f);
+}
+
+#define FLOOD 400
+
+/* A flood of silent callers: a bounded number waits, and one who speaks is served at once. */
+static void silent_callers(void **state)
+{
+	int fds[FLOOD], fd;
+	uint64_t start;
+
+	fake_setup(&f);
+	for (int i = 0; i < FLOOD; i++)
+		fds[i] = fake_connect(&f);
+	start = fake_now_usec();
+	fd = fake_connect(&f);
+	assert_int_equal(write(fd, "CONNECT 5000\n", 13), 13);
+	fake_expect(&f, VSOCK_OP_REQUEST, 5000, NULL);
+	assert_true(fake_now_usec() - start < 500000);
+	assert_true(fake_count_fds(&f) <= f.fds_at_start + 128 + 1);
+	close(fd);
+	sleep(2);
+	usleep(300000);
+	fake_assert_no_leak(&f); /* while they still hold on */
+	for (int i = 0; i < FLOOD; i++)
+		close(fds[i]);
+	fake_stop(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(rings_break_alone),
+		cmocka_unit_test(rx_rings_break_alone),
+		cmocka_unit_test(header_in_many_pieces),
+		cmocka_unit_test(packets_for_nobody),
+		cmocka_unit_test(packets_on_open),
+		cmocka_unit_test(credit_overrun),
+		cmocka_unit_test(zero_credit_stops),
+		cmocka_unit_test(data_before_response),
+		cmocka_unit_test(data_after_shutdown),
+		cmocka_unit_test(answers_not_taken),
+		cmocka_unit_test(bad_lines),
+		cmocka_unit_test(trickled_line),
+		cmocka_unit_test(silent_callers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,428 @@
+#include "fake-frontend.h"
+
+#include <dirent.h>
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/virtio_ring.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fdpass.h"
+#include "file.h"
+#include "sockun.h"
+#include "spawn.h"
+#include "unit.h"
+
+uint64_t fake_now_usec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static void fake_spawn(struct fake *f, int vhost_fd, int listen_fd, int dir_fd)
+{
+	const char *argv[] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42", "--vhost-fd",
+		"3", "--listen-fd", "4", "--table-fd", "5", "--path", "v",
+		getenv("UVMS_VSOCKD_ARG"), NULL };
+	const int fds[] = { vhost_fd, listen_fd, f->table_fd };
+	struct spawn s = { SPAWN_DEFAULTS, .path = argv[0], .argv = argv, .fds = fds, .n_fds = 3 };
+	int pidfd;
+
+	s.cwd_fd = dir_fd;
+	s.stderr_fd = STDERR_FILENO;
+	assert_non_null(argv[0]);
+	assert_int_equal(spawn_process(&s, &f->pid, &pidfd), 0);
+	close(pidfd);
+}
+
+void fake_start(struct fake *f)
+{
+	int pair[2], dir_fd;
+
+	*f = (struct fake){ 0 };
+	signal(SIGPIPE, SIG_IGN);
+	strcpy(f->dir, "/tmp/fake-frontend-XXXXXX");
+	assert_non_null(mkdtemp(f->dir));
+	dir_fd = open(f->dir, O_DIRECTORY | O_CLOEXEC);
+	assert_true(dir_fd >= 0);
+	f->listen_fd = sockun_listen_at(dir_fd, "v", 0600, 1024);
+	assert_true(f->listen_fd >= 0);
+	f->table_fd = memfd_create("table", MFD_CLOEXEC);
+	assert_int_equal(sockun_pair(SOCK_STREAM, pair), 0);
+	f->sock = pair[0];
+	fake_spawn(f, pair[1], f->listen_fd, dir_fd);
+	close(pair[1]);
+	close(dir_fd);
+
+	f->mem_fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(f->mem_fd, FAKE_MEM_BYTES), 0);
+	assert_int_equal(fcntl(f->mem_fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	f->mem = mmap(NULL, FAKE_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->mem_fd, 0);
+	assert_true(f->mem != MAP_FAILED);
+	for (int i = 0; i < FAKE_QUEUES; i++) {
+		f->rings[i].at = 0x10000u * (unsigned)(i + 1);
+		f->rings[i].kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		f->rings[i].call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	}
+}
+
+/* messages */
+
+void fake_message(struct fake *f, uint32_t request, uint32_t flags, const void *payload, size_t len,
+	const int *fds, size_t n_fds)
+{
+	uint8_t bytes[VU_WIRE_HEADER_BYTES + 1024];
+	const uint32_t head[3] = { request, flags, (uint32_t)len };
+
+	assert_true(len <= 1024);
+	memcpy(bytes, head, sizeof head);
+	if (len > 0)
+		memcpy(bytes + sizeof head, payload, len);
+	assert_int_equal(
+		fdpass_send(f->sock, bytes, sizeof head + len, fds, n_fds), sizeof head + len);
+}
+
+static void fake_recv(struct fake *f, void *ret, size_t len)
+{
+	struct pollfd p = { .fd = f->sock, .events = POLLIN };
+
+	assert_int_equal(poll(&p, 1, 5000), 1);
+	assert_int_equal(recv(f->sock, ret, len, MSG_WAITALL), len);
+}
+
+size_t fake_reply(struct fake *f, uint32_t request, void *ret, size_t max)
+{
+	uint32_t head[3];
+
+	fake_recv(f, head, sizeof head);
+	assert_int_equal(head[0], request);
+	assert_int_equal(head[1], VU_FLAG_VERSION | VU_FLAG_REPLY);
+	assert_true(head[2] <= max);
+	if (head[2] > 0)
+		fake_recv(f, ret, head[2]);
+	return head[2];
+}
+
+uint64_t fake_get_u64(struct fake *f, uint32_t request)
+{
+	uint64_t v;
+
+	fake_message(f, request, VU_FLAG_VERSION, NULL, 0, NULL, 0);
+	assert_int_equal(fake_reply(f, request, &v, sizeof v), sizeof v);
+	return v;
+}
+
+void fake_set_u64(struct fake *f, uint32_t request, uint64_t v)
+{
+	fake_message(f, request, VU_FLAG_VERSION, &v, sizeof v, NULL, 0);
+}
+
+void fake_set_state(struct fake *f, uint32_t request, uint32_t index, uint32_t num)
+{
+	fake_message(f, request, VU_FLAG_VERSION, (uint32_t[]){ index, num }, 8, NULL, 0);
+}
+
+void fake_set_memory(struct fake *f)
+{
+	const uint64_t table[] = { 1, 0, FAKE_MEM_BYTES, FAKE_USER, 0 };
+
+	fake_message(f, VU_SET_MEM_TABLE, VU_FLAG_VERSION, table, sizeof table, &f->mem_fd, 1);
+}
+
+/* The parts of a ring, as offsets from its place. */
+#define FAKE_AVAIL virtq_desc_bytes(FAKE_NUM)
+#define FAKE_USED  ((FAKE_AVAIL + virtq_avail_bytes(FAKE_NUM) + 3) & ~3ull)
+
+void fake_setup_queue(struct fake *f, unsigned i)
+{
+	uint64_t user = FAKE_USER + f->rings[i].at, index = i;
+	const uint64_t addr[] = { i, user, user + FAKE_USED, user + FAKE_AVAIL, 0 };
+
+	fake_set_state(f, VU_SET_VRING_NUM, i, FAKE_NUM);
+	fake_set_state(f, VU_SET_VRING_BASE, i, 0);
+	fake_message(f, VU_SET_VRING_ADDR, VU_FLAG_VERSION, addr, sizeof addr, NULL, 0);
+	fake_message(f, VU_SET_VRING_KICK, VU_FLAG_VERSION, &index, 8, &f->rings[i].kick, 1);
+	fake_message(f, VU_SET_VRING_CALL, VU_FLAG_VERSION, &index, 8, &f->rings[i].call, 1);
+	fake_set_state(f, VU_SET_VRING_ENABLE, i, 1);
+}
+
+void fake_handshake(struct fake *f)
+{
+	uint8_t config[VU_WIRE_PAYLOAD_MAX];
+	uint32_t ask[5] = { 0, 8, 0, 0, 0 };
+	uint64_t cid;
+
+	assert_int_equal(fake_get_u64(f, VU_GET_FEATURES) & FAKE_FEATURES, FAKE_FEATURES);
+	fake_set_u64(f, VU_SET_PROTOCOL_FEATURES, fake_get_u64(f, VU_GET_PROTOCOL_FEATURES));
+	fake_message(f, VU_SET_OWNER, VU_FLAG_VERSION, NULL, 0, NULL, 0);
+	fake_message(f, VU_GET_CONFIG, VU_FLAG_VERSION, ask, sizeof ask, NULL, 0);
+	assert_int_equal(fake_reply(f, VU_GET_CONFIG, config, sizeof config), 20);
+	memcpy(&cid, config + 12, sizeof cid);
+	assert_int_equal(cid, FAKE_CID);
+	fake_set_u64(f, VU_SET_FEATURES, FAKE_FEATURES);
+	fake_set_memory(f);
+	for (unsigned i = 0; i < FAKE_QUEUES; i++)
+		fake_setup_queue(f, i);
+	fake_get_u64(f, VU_GET_QUEUE_NUM); /* an answer: all before it is done */
+	f->fds_at_start = fake_count_fds(f);
+}
+
+void fake_rings_clear(struct fake *f)
+{
+	for (int i = 0; i < FAKE_QUEUES; i++) {
+		memset(f->mem + f->rings[i].at, 0, 0x10000);
+		f->rings[i].avail = f->rings[i].used = 0;
+	}
+}
+
+void fake_setup(struct fake *f)
+{
+	fake_start(f);
+	fake_handshake(f);
+	fake_post_rx(f, FAKE_NUM);
+}
+
+int fake_wait_exit(struct fake *f)
+{
+	uint64_t end = fake_now_usec() + 10000000;
+	int status = 0;
+
+	while (waitpid(f->pid, &status, WNOHANG) == 0) {
+		if (fake_now_usec() > end) {
+			kill(f->pid, SIGKILL);
+			fail_msg("vsockd does not end");
+		}
+		usleep(1000);
+	}
+	close(f->sock);
+	close(f->mem_fd);
+	close(f->table_fd);
+	close(f->listen_fd);
+	munmap(f->mem, FAKE_MEM_BYTES);
+	for (int i = 0; i < FAKE_QUEUES; i++) {
+		close(f->rings[i].kick);
+		close(f->rings[i].call);
+	}
+	file_remove_tree_at(AT_FDCWD, f->dir);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+void fake_stop(struct fake *f)
+{
+	shutdown(f->sock, SHUT_RDWR);
+	assert_int_equal(fake_wait_exit(f), 0);
+}
+
+bool fake_alive(struct fake *f)
+{
+	return waitpid(f->pid, NULL, WNOHANG) == 0;
+}
+
+int fake_count_fds(const struct fake *f)
+{
+	char path[64];
+	int n = 0;
+	DIR *d;
+
+	snprintf(path, sizeof path, "/proc/%d/fd", f->pid);
+	d = opendir(path);
+	if (!d)
+		return -1;
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+void fake_assert_no_leak(struct fake *f)
+{
+	uint64_t end = fake_now_usec() + 3000000;
+
+	while (fake_count_fds(f) != f->fds_at_start && fake_now_usec() < end)
+		usleep(2000);
+	assert_int_equal(fake_count_fds(f), f->fds_at_start);
+}
+
+/* rings */
+
+static uint8_t *fake_at(const struct fake *f, unsigned q, uint64_t offset)
+{
+	return f->mem + f->rings[q].at + offset;
+}
+
+void fake_desc(struct fake *f, unsigned q, uint16_t i, uint64_t addr, uint32_t len, uint16_t flags,
+	uint16_t next)
+{
+	const struct vring_desc d = { htole64(addr), htole32(len), htole16(flags), htole16(next) };
+
+	memcpy(fake_at(f, q, 16u * i), &d, sizeof d);
+}
+
+void fake_publish(struct fake *f, unsigned q, uint16_t avail_idx)
+{
+	f->rings[q].avail = avail_idx;
+	__atomic_store_n((uint16_t *)(void *)fake_at(f, q, FAKE_AVAIL + 2), htole16(avail_idx),
+		__ATOMIC_SEQ_CST);
+}
+
+void fake_offer(struct fake *f, unsigned q, uint16_t head)
+{
+	uint16_t v = htole16(head);
+
+	memcpy(fake_at(f, q, FAKE_AVAIL + 4 + 2u * (f->rings[q].avail % FAKE_NUM)), &v, sizeof v);
+	fake_publish(f, q, f->rings[q].avail + 1);
+}
+
+void fake_kick(struct fake *f, unsigned q)
+{
+	assert_int_equal(eventfd_write(f->rings[q].kick, 1), 0);
+}
+
+uint16_t fake_used(const struct fake *f, unsigned q)
+{
+	return le16toh(__atomic_load_n(
+		(uint16_t *)(void *)fake_at(f, q, FAKE_USED + 2), __ATOMIC_ACQUIRE));
+}
+
+static bool fake_wait_call(struct fake *f, unsigned q, uint16_t seen, int msec)
+{
+	struct pollfd p = { .fd = f->rings[q].call, .events = POLLIN };
+	uint64_t end = fake_now_usec() + (uint64_t)msec * 1000;
+	uint16_t event = htole16(seen);
+	eventfd_t v;
+
+	/* used_event: interrupt me for the next one */
+	__atomic_store_n((uint16_t *)(void *)fake_at(f, q, FAKE_AVAIL + 4 + 2 * FAKE_NUM), event,
+		__ATOMIC_SEQ_CST);
+	while (fake_used(f, q) == seen) {
+		int64_t left = (int64_t)(end - fake_now_usec()) / 1000;
+
+		if (left <= 0)
+			return false;
+		if (poll(&p, 1, (int)left) > 0)
+			eventfd_read(f->rings[q].call, &v);
+	}
+	return true;
+}
+
+void fake_wait_used(struct fake *f, unsigned q, uint16_t idx)
+{
+	while (fake_used(f, q) != idx)
+		assert_true(fake_wait_call(f, q, fake_used(f, q), 3000));
+	f->rings[q].used = idx;
+}
+
+void fake_post_rx(struct fake *f, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++) {
+		uint16_t i = f->rings[0].avail % FAKE_NUM;
+
+		fake_desc(f, 0, i, FAKE_RX_AT + (uint64_t)i * FAKE_RX_BYTES, FAKE_RX_BYTES,
+			VRING_DESC_F_WRITE, 0);
+		fake_offer(f, 0, i);
+	}
+	fake_kick(f, 0);
+}
+
+/* packets */
+
+struct vsock_pkt fake_pkt(uint16_t op, uint32_t guest_port, uint32_t host_port)
+{
+	return (struct vsock_pkt){ .src_cid = FAKE_CID,
+		.dst_cid = VSOCK_CID_HOST,
+		.src_port = guest_port,
+		.dst_port = host_port,
+		.type = VSOCK_TYPE_STREAM,
+		.op = op,
+		.buf_alloc = 262144 };
+}
+
+void fake_tx(struct fake *f, const struct vsock_pkt *p, const void *payload, size_t len)
+{
+	uint16_t slot = f->rings[1].avail % (FAKE_NUM / 2);
+	uint64_t at = FAKE_TX_AT + (uint64_t)slot * (FAKE_TX_BYTES + 64);
+
+	/* as a driver with two descriptors a packet: never more in flight than fit */
+	while ((uint16_t)(f->rings[1].avail - fake_used(f, 1)) >= FAKE_NUM / 2)
+		assert_true(fake_wait_call(f, 1, fake_used(f, 1), 5000));
+	vsock_wire_put(f->mem + at, p);
+	if (len > 0)
+		memcpy(f->mem + at + 64, payload, len);
+	fake_desc(
+		f, 1, 2 * slot, at, VSOCK_HEADER_BYTES, len ? VRING_DESC_F_NEXT : 0, 2 * slot + 1);
+	fake_desc(f, 1, 2 * slot + 1, at + 64, (uint32_t)len, 0, 0);
+	fake_offer(f, 1, 2 * slot);
+	fake_kick(f, 1);
+}
+
+bool fake_rx(struct fake *f, struct vsock_pkt *ret, void *buf, int msec)
+{
+	struct fake_ring *r = &f->rings[0];
+	uint32_t entry[2];
+	uint8_t *data;
+
+	if (fake_used(f, 0) == r->used && !fake_wait_call(f, 0, r->used, msec))
+		return false;
+	memcpy(entry, fake_at(f, 0, FAKE_USED + 4 + 8u * (r->used % FAKE_NUM)), sizeof entry);
+	r->used++;
+	assert_true(
+		entry[0] < FAKE_NUM && entry[1] >= VSOCK_HEADER_BYTES && entry[1] <= FAKE_RX_BYTES);
+	data = f->mem + FAKE_RX_AT + (size_t)entry[0] * FAKE_RX_BYTES;
+	assert_int_equal(vsock_wire_get(data, VSOCK_HEADER_BYTES, ret), 0);
+	assert_int_equal(ret->len, entry[1] - VSOCK_HEADER_BYTES);
+	assert_int_equal(ret->dst_cid, FAKE_CID);
+	if (buf)
+		memcpy(buf, data + VSOCK_HEADER_BYTES, ret->len);
+	fake_offer(f, 0, (uint16_t)entry[0]);
+	fake_kick(f, 0);
+	return true;
+}
+
+struct vsock_pkt fake_expect(struct fake *f, uint16_t op, uint32_t guest_port, void *buf)
+{
+	struct vsock_pkt p;
+
+	do
+		assert_true(fake_rx(f, &p, buf, 5000));
+	while (p.op == VSOCK_OP_CREDIT_UPDATE || p.op == VSOCK_OP_CREDIT_REQUEST);
+	assert_string_equal(vsock_wire_op_name(p.op), vsock_wire_op_name(op));
+	assert_int_equal(p.dst_port, guest_port);
+	return p;
+}
+
+/* host programs */
+
+int fake_listen(struct fake *f, uint32_t port, int backlog)
+{
+	char name[32];
+	int dir = open(f->dir, O_DIRECTORY | O_CLOEXEC), fd;
+
+	snprintf(name, sizeof name, "v_%u", port);
+	fd = sockun_listen_at(dir, name, 0600, backlog);
+	assert_true(fd >= 0);
+	close(dir);
+	return fd;
+}
+
+int fake_connect(struct fake *f)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/v", f->dir);
+	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	return fd;
+}
