@@ -199,7 +199,7 @@ static char *plan_cmdline(struct sv *sv)
 			(unsigned long long)sv->accel.tsc_khz);
 	return str_printf("console=ttyS0 loglevel=4 panic=-1%s%s%s%s%s", tsc,
 		tcg ? " no_timer_check" : "",
-		init && !sv->spec.getty ? " systemd.getty_auto=no" : "",
+		init && !sv->spec.getty ? " systemd.getty_auto=no TERM=dumb" : "",
 		init ? " systemd.hostname=" : "", init ? sv->spec.name : "");
 }
 

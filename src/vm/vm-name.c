@@ -54,9 +54,9 @@ void vm_name_id(const char *kind, const char *name, char out[static 33])
 	char text[160];
 	uint64_t high, low;
 
-	snprintf(text, sizeof text, "uvms/%s/%s/0", kind, name);
+	snprintf(text, sizeof text, "0 uvms %s %s", kind, name);
 	high = str_hash(text);
-	text[strlen(text) - 1] = '1';
+	text[0] = '1';
 	low = str_hash(text);
 	snprintf(out, 33, "%016llx%016llx", (unsigned long long)high, (unsigned long long)low);
 	/* a random (version 4) UUID in form, as sd-id128 makes them */
