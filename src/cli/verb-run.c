@@ -13,6 +13,7 @@
 #include "fail.h"
 #include "fd.h"
 #include "file.h"
+#include "json-codec.h"
 #include "path.h"
 #include "session.h"
 #include "spawn.h"
@@ -21,6 +22,7 @@
 #include "vm-lease.h"
 #include "vm-name.h"
 #include "vm-spec.h"
+#include "vm-status.h"
 
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
 	*arg_status_file;
@@ -180,6 +182,22 @@ static int open_agent(const struct vm_spec *s, int client, int *ret_fd)
 	return r;
 }
 
+/* The supervisor knows better than the connection why it ended. */
+static void explain_loss(const char *name, int client, struct session_result *result)
+{
+	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
+	struct json_object *p = json_object_new_object();
+	struct vm_status s = { 0 };
+
+	json_object_object_add(p, "for", json_object_new_string("stopped"));
+	if (control_client_call(client, "io.uvms.VM.Wait", p, UINT64_MAX, &reply, NULL, NULL) ==
+			0 &&
+		cli_reply_status(reply, &s))
+		snprintf(result->text, sizeof result->text, "the VM %s: %s",
+			str_or(s.outcome, "ended"), str_or(s.cause, "?"));
+	vm_status_finish(&s);
+}
+
 static int run_attached(const struct vm_spec *s)
 {
 	struct session_result result = { .source = SESSION_UVMS, .code = UVMS_EXIT_UVMS };
@@ -200,6 +218,8 @@ static int run_attached(const struct vm_spec *s)
 		.stdin_open = true,
 		.is_main = true };
 	session_run_consume(TAKE_FD(agent), &c, &result);
+	if (result.source == SESSION_LOST)
+		explain_loss(s->name, client, &result);
 	code = session_report(s->name, &result);
 	write_status_file(&result);
 	/* not before the last of it is gone */

@@ -13,7 +13,8 @@
 #include "sv-logfile.h"
 #include "sv.h"
 
-#define CONSOLE_TAIL_BYTES 1500
+#define CONSOLE_TAIL_BYTES  1500
+#define CONSOLE_PANIC_BYTES 6000
 
 struct console_client {
 	struct sv_console *console;
@@ -52,6 +53,13 @@ static int console_drain(struct sv_console *c)
 			(void)send(c->clients[i].fd, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 	return 1;
+}
+
+/* What was said last is still in the socket. */
+static void console_catch_up(struct sv_console *c)
+{
+	for (int i = 0; i < 64 && c->io && console_drain(c) > 0; i++)
+		;
 }
 
 static int console_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
@@ -125,6 +133,15 @@ int sv_console_open(struct sv_console *c)
 	return -EBUSY;
 }
 
+bool sv_console_shows_panic(struct sv_console *c)
+{
+	CLEANUP_FREE char *tail = NULL;
+
+	console_catch_up(c);
+	tail = sv_logfile_tail(&c->log, CONSOLE_PANIC_BYTES);
+	return tail && strstr(tail, "Kernel panic - not syncing");
+}
+
 char *sv_console_tail(struct sv_console *c)
 {
 	return sv_logfile_tail(&c->log, CONSOLE_TAIL_BYTES);
@@ -134,9 +151,7 @@ void sv_console_destroy(struct sv_console *c)
 {
 	if (!c)
 		return;
-	/* the VMM is gone: what it said last is still in the socket */
-	for (int i = 0; i < 64 && c->io && console_drain(c) > 0; i++)
-		;
+	console_catch_up(c);
 	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
 		client_close(&c->clients[i]);
 	sd_event_source_disable_unref(c->io);

@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct sv;
 struct sv_console;
 
@@ -16,6 +18,9 @@ int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret);
 
 /* A descriptor for a new client (the caller's), or -EBUSY. */
 int sv_console_open(struct sv_console *c);
+
+/* Whether the last lines are a Linux kernel's panic: for guests that have no driver to say so. */
+bool sv_console_shows_panic(struct sv_console *c);
 
 /* The last lines on the heap, or NULL. */
 char *sv_console_tail(struct sv_console *c);

@@ -262,9 +262,10 @@ void sv_control_tell_ready(struct sv *sv)
 
 static void tell_failure(struct sv *sv, struct control_call *call)
 {
+	const char *what = str_or(sv->failure, "the VM ended before it was ready");
+
 	control_call_error(call, sv->failure_errno ? sv->failure_errno : -ESHUTDOWN,
-		control_error_words(str_or(sv->failure, "the VM ended before it was ready"),
-			sv->status.cause,
+		control_error_words(what, str_eq(what, sv->status.cause) ? NULL : sv->status.cause,
 			sv->failure_next ? sv->failure_next
 					 : "uvms logs shows the console, the VMM's and the "
 					   "supervisor's log"));

@@ -408,15 +408,24 @@ static gid_t kvm_group(const struct sv *sv)
 	return st.st_gid;
 }
 
+/* panic=-1 turns a panic into a reset; not every guest has the pvpanic driver. */
+static void on_reset(struct sv *sv, enum sv_happening otherwise)
+{
+	if (sv_console_shows_panic(sv->console))
+		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
+	else
+		sv_happen(sv, otherwise, NULL);
+}
+
 static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
 {
 	struct sv *sv = userdata;
 
 	switch (event) {
 	case VMM_EVENT_UP: sv_happen(sv, SV_VMM_UP, NULL); break;
-	case VMM_EVENT_RESET: sv_happen(sv, SV_GUEST_RESET, NULL); break;
+	case VMM_EVENT_RESET: on_reset(sv, SV_GUEST_RESET); break;
 	case VMM_EVENT_POWERDOWN: break;
-	case VMM_EVENT_SHUTDOWN: sv_happen(sv, SV_GUEST_SHUTDOWN, NULL); break;
+	case VMM_EVENT_SHUTDOWN: on_reset(sv, SV_GUEST_SHUTDOWN); break;
 	case VMM_EVENT_PANICKED:
 		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
 		break;

@@ -1,0 +1,145 @@
+"""What the VM tests share: a store that is prepared once, VMs with names of their own, the leak audit.
+
+Environment: UVMS_BUILD is the build directory. The store lives in UVMS_BUILD/vm-tests (or
+UVMS_VM_TESTS), so that it is made once; each case has a runtime directory of its own.
+"""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+SKIP = 77
+BUILD = pathlib.Path(os.environ["UVMS_BUILD"]).resolve()
+BASE = pathlib.Path(os.environ.get("UVMS_VM_TESTS", BUILD / "vm-tests"))
+UVMS = str(BUILD / "uvms")
+MUST_RUN = os.environ.get("UVMS_TESTS_MUST_RUN") == "1"
+
+
+class Skip(Exception):
+    pass
+
+
+class Failure(Exception):
+    pass
+
+
+def need(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            raise Skip(f"{program} is not installed")
+
+
+def equal(got, want, what=""):
+    if got != want:
+        raise Failure(f"{what}: got {got!r}, want {want!r}")
+
+
+def true(value, what):
+    if not value:
+        raise Failure(what)
+
+
+class Host:
+    """One realm: a state directory (shared, for the store) and a runtime directory of the case's own."""
+
+    def __init__(self, case, runtime=None, state=None):
+        self.case = case
+        self.state = pathlib.Path(state or BASE / "state")
+        self.state.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.runtime = pathlib.Path(runtime or tempfile.mkdtemp(prefix="uvms-t-", dir="/tmp"))
+        os.chmod(self.runtime, 0o711)
+        self.env = dict(os.environ, UVMS_STATE_DIR=str(self.state), UVMS_RUNTIME_DIR=str(self.runtime))
+        self.names = []
+
+    def name(self, tag="vm"):
+        name = f"{self.case}-{tag}-{os.getpid()}"[:64].rstrip("-.")
+        self.names.append(name)
+        return name
+
+    def popen(self, *args, **kw):
+        return subprocess.Popen([UVMS, *args], env=self.env, **kw)
+
+    def run(self, *args, check=None, timeout=300, **kw):
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        p = subprocess.run([UVMS, *args], env=self.env, capture_output=True, timeout=timeout, **kw)
+        if check is not None and p.returncode != check:
+            raise Failure(f"uvms {' '.join(args)}: status {p.returncode}, want {check}\n"
+                          f"stdout: {p.stdout[-2000:].decode(errors='replace')}\n"
+                          f"stderr: {p.stderr[-2000:].decode(errors='replace')}")
+        return p
+
+    def out(self, *args, **kw):
+        return self.run(*args, check=0, **kw).stdout.decode()
+
+    def status(self, name):
+        return json.loads(self.out("status", "--json", name))
+
+    def processes(self):
+        """Processes that know this runtime directory: by environment or by an open file in it."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                if (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                    continue
+                environ = (entry / "environ").read_bytes()
+                if b"UVMS_RUNTIME_DIR=" + str(self.runtime).encode() + b"\0" in environ:
+                    found.append(f"{entry.name} {(entry / 'cmdline').read_bytes()[:120]!r}")
+            except OSError:
+                continue
+        return found
+
+    def audit(self, seconds=3):
+        """Nothing of the case may be left: no process, no file, no mount."""
+        end = time.monotonic() + seconds
+        while True:
+            left = self.processes()
+            files = [str(p) for p in self.runtime.rglob("*") if p.name != ".accel"]
+            if not left and not files:
+                break
+            if time.monotonic() > end:
+                raise Failure(f"left behind: processes {left}, files {files}")
+            time.sleep(0.1)
+        mounts = pathlib.Path("/proc/self/mounts").read_text()
+        true(str(self.runtime) not in mounts, "a mount is left behind")
+
+    def close(self):
+        for name in self.names:
+            self.run("kill", "-q", name)
+            self.run("rm", name)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+def main(cases):
+    """cases: name -> function(host). argv: the case's name."""
+    name = sys.argv[1]
+    if name == "--list":
+        print("\n".join(cases))
+        return 0
+    host = Host(name)
+    try:
+        cases[name](host)
+        host.audit_needed = True
+        for vm in host.names:
+            host.run("kill", "-q", vm)
+            host.run("rm", vm)
+        host.audit()
+        return 0
+    except Skip as e:
+        print(f"skipped: {e}")
+        return 1 if MUST_RUN else SKIP
+    except Failure as e:
+        print(f"FAILED: {e}", file=sys.stderr)
+        for vm in host.names:
+            for source in ("supervisor", "vmm", "vsockd", "console"):
+                text = host.run("logs", f"--source={source}", vm).stdout[-1500:]
+                if text:
+                    print(f"--- {vm} {source}:\n{text.decode(errors='replace')}", file=sys.stderr)
+        return 1
+    finally:
+        host.close()
