@@ -1,0 +1,276 @@
+/* vm-name, vm-spec, vm-status, vm-plan, lease, runtime-dir: what a VM is, below a directory of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "file.h"
+#include "json-codec.h"
+#include "lease.h"
+#include "runtime-dir.h"
+#include "str.h"
+#include "unit.h"
+#include "vm-dirs.h"
+#include "vm-lease.h"
+#include "vm-name.h"
+#include "vm-plan.h"
+#include "vm-spec.h"
+#include "vm-status.h"
+
+static char top[] = "/tmp/uvms-test-vm-XXXXXX";
+
+static int setup(void **state)
+{
+	char path[64];
+
+	if (!mkdtemp(top))
+		return 1;
+	snprintf(path, sizeof path, "%s/state", top);
+	setenv("UVMS_STATE_DIR", path, 1);
+	snprintf(path, sizeof path, "%s/run", top);
+	setenv("UVMS_RUNTIME_DIR", path, 1);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	return file_remove_tree_at(AT_FDCWD, top);
+}
+
+static void names(void **state)
+{
+	static const char *const good[] = { "a", "web", "A1", "a-b.c",
+		"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" };
+	static const char *const bad[] = { "", ".", "..", "a/b", "-a", "a-", ".a", "a..b", "a b",
+		"a_b", "a\n", "\xc3\xa4",
+		"nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn" };
+	const char *reason;
+	char a[33], b[33], random[VM_NAME_MAX + 1];
+
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++)
+		assert_int_equal(vm_name_check(good[i], NULL), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		reason = NULL;
+		assert_int_equal(vm_name_check(bad[i], &reason), -EINVAL);
+		assert_non_null(reason);
+	}
+	vm_name_random(random);
+	assert_int_equal(vm_name_check(random, NULL), 0);
+	vm_name_id("uuid", "web", a);
+	vm_name_id("uuid", "web", b);
+	assert_string_equal(a, b);
+	vm_name_id("uuid", "wec", b);
+	assert_string_not_equal(a, b);
+	vm_name_id("machine-id", "web", b);
+	assert_string_not_equal(a, b);
+	assert_int_equal(strlen(a), 32);
+}
+
+static void spec_round_trip(void **state)
+{
+	CLEANUP(vm_spec_finish) struct vm_spec s, t = { 0 };
+	CLEANUP(json_codec_putp) struct json_object *a = NULL, *b = NULL;
+	const char *text;
+
+	vm_spec_init(&s);
+	str_set(&s.name, "web");
+	str_set(&s.image, "debian \"x\" \xc3\xa4");
+	strv_push(&s.command, "sh");
+	strv_push(&s.command, "");
+	strv_push(&s.env, "A=b c");
+	s.start_timeout_usec = UINT64_MAX;
+	s.keep = true;
+	a = vm_spec_to_json(&s);
+	text = json_object_to_json_string(a);
+	assert_int_equal(vm_spec_from_json(text, strlen(text), &t, NULL), 0);
+	b = vm_spec_to_json(&t);
+	assert_string_equal(text, json_object_to_json_string(b));
+	assert_true(t.start_timeout_usec == UINT64_MAX);
+}
+
+static void spec_refuses(void **state)
+{
+	static const char *const bad[] = {
+		"",
+		"{",
+		"[]",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912} x",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":0,\"memory_bytes\":536870912}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":-1,\"memory_bytes\":536870912}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":99999999999,\"memory_bytes\":"
+		"536870912}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":1}",
+		"{\"name\":\"../x\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912}",
+		"{\"name\":\"web\\u0000x\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,\"odd\":"
+		"1}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":\"1\",\"memory_bytes\":536870912}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
+		"\"command\":[1]}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
+		"\"backend\":\"xen\"}",
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct vm_spec s = { 0 };
+		CLEANUP_FREE char *reason = NULL;
+
+		assert_true(vm_spec_from_json(bad[i], strlen(bad[i]), &s, &reason) < 0);
+		assert_non_null(reason);
+		vm_spec_finish(&s);
+	}
+}
+
+static void plan_prints_quoted(void **state)
+{
+	struct vm_plan p = { 0 };
+	CLEANUP_FREE char *line = NULL;
+	char **args = NULL;
+
+	strv_push(&args, "plain=x/y.z");
+	strv_push(&args, "it's");
+	strv_push(&args, "");
+	assert_int_equal(vm_plan_add_consume(&p, VM_STEP_VMM, args), 0);
+	line = vm_step_print(&p.steps[0]);
+	assert_string_equal(line, "vmm plain=x/y.z 'it'\\''s' ''");
+	vm_plan_finish(&p);
+}
+
+static void lock_is_shared_by_inheritance(void **state)
+{
+	CLEANUP_CLOSE int dir = open(top, O_RDONLY | O_DIRECTORY);
+	int lock = lease_lock_at(dir, "l"), pipefd[2], status;
+	pid_t child;
+
+	assert_true(lock >= 0);
+	assert_int_equal(lease_lock_at(dir, "l"), -EBUSY);
+	assert_int_equal(lease_is_held_at(dir, "l"), 1);
+	assert_int_equal(pipe(pipefd), 0);
+	child = fork();
+	if (child == 0) {
+		char c;
+
+		close(pipefd[1]);
+		_exit(read(pipefd[0], &c, 1) != 0);
+	}
+	close(pipefd[0]);
+	close(lock);
+	/* the child has it still */
+	assert_int_equal(lease_is_held_at(dir, "l"), 1);
+	close(pipefd[1]);
+	waitpid(child, &status, 0);
+	assert_int_equal(lease_is_held_at(dir, "l"), 0);
+	assert_int_equal(lease_is_held_at(dir, "none"), -ENOENT);
+}
+
+static void numbers_are_kept_and_differ(void **state)
+{
+	static const struct lease_range range = { "n", 100, 8 };
+	CLEANUP_CLOSE int dir = open(top, O_RDONLY | O_DIRECTORY);
+	uint32_t seen = 0, n, again;
+	char name[16];
+
+	for (int i = 0; i < 8; i++) {
+		snprintf(name, sizeof name, "vm%d", i);
+		assert_int_equal(lease_number(dir, &range, name, &n), 0);
+		assert_true(n >= 100 && n < 108);
+		assert_int_equal(seen & 1u << (n - 100), 0);
+		seen |= 1u << (n - 100);
+		assert_int_equal(lease_number(dir, &range, name, &again), 0);
+		assert_int_equal(n, again);
+	}
+	assert_int_equal(lease_number(dir, &range, "one-more", &n), -ENOSPC);
+	assert_int_equal(lease_forget(dir, &range, "vm3"), 0);
+	assert_int_equal(lease_number(dir, &range, "one-more", &n), 0);
+	/* a gap that was filled moves nobody else */
+	for (int i = 4; i < 8; i++) {
+		snprintf(name, sizeof name, "vm%d", i);
+		assert_int_equal(lease_number(dir, &range, name, &n), 0);
+	}
+}
+
+static void make_vm(const struct vm_dirs *dirs, const char *name, bool keep)
+{
+	CLEANUP_CLOSE int vm = vm_dirs_open_vm(dirs, name, true);
+	CLEANUP(vm_spec_finish) struct vm_spec s;
+
+	vm_spec_init(&s);
+	str_set(&s.name, name);
+	str_set(&s.image, "x");
+	s.keep = keep;
+	assert_int_equal(vm_spec_write(vm, &s), 0);
+}
+
+/* A supervisor that died without a word: swept, told as crashed, and free for the next start. */
+static void sweep(void **state)
+{
+	struct vm_dirs dirs;
+	struct runtime_dir rt;
+	struct vm_status s = { 0 };
+	char holder[16], name[RUNTIME_DIR_INCARNATION_MAX];
+	int dir;
+
+	assert_int_equal(vm_dirs_init(&dirs), 0);
+	make_vm(&dirs, "gone", true);
+	assert_int_equal(vm_status_look(&dirs, "gone", &s), 0);
+	assert_string_equal(s.state, "created");
+	vm_status_finish(&s);
+
+	assert_int_equal(runtime_dir_lock(&dirs, "gone", &rt, holder), 0);
+	dir = runtime_dir_begin(&rt, name);
+	assert_true(dir >= 0);
+	assert_int_equal(vm_status_look(&dirs, "gone", &s), 0);
+	assert_string_equal(s.state, "starting");
+	vm_status_finish(&s);
+	assert_int_equal(file_write_at(dir, "console", "last words\n", 11, 0600), 0);
+	assert_int_equal(runtime_dir_sweep(&dirs, "gone"), -EBUSY);
+	{
+		struct runtime_dir second;
+
+		assert_int_equal(runtime_dir_lock(&dirs, "gone", &second, holder), -EBUSY);
+		assert_int_equal(atoi(holder), getpid());
+	}
+	close(dir);
+	close(rt.fd);
+	close(rt.lock_fd);
+
+	assert_int_equal(runtime_dir_sweep(&dirs, "gone"), 1);
+	assert_int_equal(runtime_dir_sweep(&dirs, "gone"), 0);
+	assert_int_equal(vm_status_look(&dirs, "gone", &s), 0);
+	assert_string_equal(s.state, "stopped");
+	assert_string_equal(s.outcome, "crashed");
+	vm_status_finish(&s);
+
+	/* one that was not to be kept goes altogether */
+	make_vm(&dirs, "brief", false);
+	assert_int_equal(runtime_dir_lock(&dirs, "brief", &rt, holder), 0);
+	dir = runtime_dir_begin(&rt, name);
+	close(dir);
+	close(rt.fd);
+	close(rt.lock_fd);
+	assert_int_equal(runtime_dir_sweep(&dirs, "brief"), 1);
+	assert_int_equal(vm_status_look(&dirs, "brief", &s), -ENOENT);
+	vm_dirs_finish(&dirs);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(names),
+		cmocka_unit_test(spec_round_trip),
+		cmocka_unit_test(spec_refuses),
+		cmocka_unit_test(plan_prints_quoted),
+		cmocka_unit_test(lock_is_shared_by_inheritance),
+		cmocka_unit_test(numbers_are_kept_and_differ),
+		cmocka_unit_test(sweep),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
