@@ -154,14 +154,21 @@ static void write_status_file(const struct session_result *result)
 		[SESSION_UVMS] = "uvms",
 		[SESSION_LOST] = "lost",
 	};
+	const char *base = arg_status_file ? strrchr(arg_status_file, '/') : NULL;
+	CLEANUP_FREE char *parent = NULL;
+	CLEANUP_CLOSE int dir = -EBADF;
 	char text[64];
 	int n, r;
 
 	if (!arg_status_file)
 		return;
+	parent =
+		base ? strndup(arg_status_file, (size_t)(base - arg_status_file + 1)) : strdup(".");
+	base = base ? base + 1 : arg_status_file;
+	dir = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	n = snprintf(text, sizeof text, "{\"source\":\"%s\",\"code\":%d}\n",
 		sources[result->source], result->code);
-	r = file_write_at(AT_FDCWD, arg_status_file, text, (size_t)n, 0644);
+	r = dir < 0 ? -errno : file_write_at(dir, base, text, (size_t)n, 0644);
 	if (r < 0)
 		fail(0, strerror(-r), NULL, "the status file %s cannot be written",
 			arg_status_file);

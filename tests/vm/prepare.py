@@ -32,8 +32,10 @@ def busybox(host):
         return
     with tempfile.TemporaryDirectory() as d:
         root = pathlib.Path(d)
+        root.chmod(0o755)
         for sub in ("bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/lib/systemd"):
             (root / sub).mkdir(parents=True)
+        (root / "tmp").chmod(0o1777)
         shutil.copy(shutil.which("busybox"), root / "bin/busybox")
         for applet in subprocess.check_output([root / "bin/busybox", "--list"], text=True).split():
             if applet != "busybox":
