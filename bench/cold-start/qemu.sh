@@ -5,7 +5,7 @@
 tsc=
 [ "$ACCEL" = kvm ] || tsc="tsc_early_khz=$TSC_KHZ no_timer_check"
 exec qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-	-machine q35,hpet=off,smbus=off,usb=off,vmport=off,graphics=off,memory-backend=mem \
+	-machine q35,hpet=off,smbus=off,usb=off,vmport=off,memory-backend=mem \
 	-accel "$ACCEL" -cpu "$CPU" -smp 1 -m 512M \
 	-object memory-backend-memfd,id=mem,size=512M,share=on,seal=on \
 	-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \

@@ -201,6 +201,24 @@ static void find_outcome(struct sv *sv, enum sv_state last, const char *cause)
 		sv_blame(sv, "crashed", "%s", str_or(cause, "the VMM ended"));
 }
 
+/* An end before the guest was ready, which nobody asked for: the last words say more than we can. */
+static void explain_early_end(struct sv *sv, enum sv_state last)
+{
+	CLEANUP_FREE char *console = NULL, *vmm = NULL, *cause = NULL;
+
+	if (sv->status.ready_usec != 0 || str_eq(sv->status.outcome, "failed") ||
+		str_eq(sv->status.outcome, "forced") || last == SV_STOP_AGENT)
+		return;
+	sv_child_catch_up(&sv->vmm_child);
+	vmm = sv_logfile_tail(&sv->vmm_child.log, 500);
+	console = sv_console_tail(sv->console);
+	cause = str_printf("%s%s%s%s%s", sv->status.cause, vmm && *vmm ? "; the VMM said:\n" : "",
+		str_or(vmm, ""), console && *console ? "; the console's last lines:\n" : "",
+		str_or(console, ""));
+	if (cause)
+		(void)str_set(&sv->status.cause, cause);
+}
+
 /* Everything of the incarnation goes; what is to be kept is kept; then the name is free. */
 static void clean_up(struct sv *sv)
 {
@@ -237,6 +255,7 @@ static int on_finish(sd_event_source *s, void *userdata)
 static void do_finish(struct sv *sv, enum sv_state last, const char *cause)
 {
 	find_outcome(sv, last, cause);
+	explain_early_end(sv, last);
 	set_deadline(sv, 0);
 	(void)sd_event_add_defer(sv->event, &sv->finish, on_finish, sv);
 }

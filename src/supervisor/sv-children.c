@@ -124,18 +124,21 @@ static void child_wait(struct sv_child *c)
 	}
 }
 
+void sv_child_catch_up(struct sv_child *c)
+{
+	struct pollfd p = { .fd = c->output_fd, .events = POLLIN };
+
+	for (int i = 0; i < 64 && c->output_source && poll(&p, 1, 0) > 0 && child_drain(c); i++)
+		;
+}
+
 void sv_child_finish(struct sv_child *c)
 {
 	if (c->pidfd >= 0) {
 		sv_child_signal(c, SIGKILL);
 		child_wait(c);
 	}
-	for (int i = 0; i < 64 && c->output_source && child_drain(c); i++) {
-		struct pollfd p = { .fd = c->output_fd, .events = POLLIN };
-
-		if (poll(&p, 1, 0) <= 0)
-			break;
-	}
+	sv_child_catch_up(c);
 	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 	c->output_source = sd_event_source_disable_unref(c->output_source);
 	c->output_fd = fd_close(c->output_fd);

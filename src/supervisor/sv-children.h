@@ -22,5 +22,8 @@ void sv_child_signal(struct sv_child *c, int signo);
 /* SIGKILL, then waits for the end at most 2 s, and drains its output. */
 void sv_child_finish(struct sv_child *c);
 
+/* Takes what output there is already. */
+void sv_child_catch_up(struct sv_child *c);
+
 /* "exited with status 1", "was killed by signal 9 (Killed)": into BUF. */
 const char *sv_child_describe(const struct sv_child *c, char *buf, size_t size);

@@ -75,13 +75,25 @@ static void log_append(struct sv_logfile *l, const char *text, size_t len)
 		l->dropped_bytes += len; /* a full disk costs the log, not the VM */
 }
 
+/* Copies without carriage returns: consoles end their lines with CR LF. */
+static size_t log_without_cr(char *out, const char *in, size_t len)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		if (in[i] != '\r')
+			out[n++] = in[i];
+	}
+	return n;
+}
+
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 {
 	const char *p = data;
 
 	while (len > 0) {
 		size_t n = len > 4096 ? 4096 : len, allowed = log_take_tokens(l, n);
-		char text[4 * 4096 + 1];
+		char text[4 * 4096 + 1], plain[4096];
 
 		if (allowed > 0 && l->gap_bytes > 0) {
 			int k = snprintf(text, sizeof text, "\n[uvms: %llu bytes dropped]\n",
@@ -91,7 +103,9 @@ void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 			log_append(l, text, (size_t)k);
 		}
 		if (allowed > 0)
-			log_append(l, text, str_escape(text, sizeof text, p, allowed, "\n\t\r\\"));
+			log_append(l, text,
+				str_escape(text, sizeof text, plain,
+					log_without_cr(plain, p, allowed), "\n\t\\"));
 		l->dropped_bytes += n - allowed;
 		l->gap_bytes += n - allowed;
 		p += n;

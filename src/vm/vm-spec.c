@@ -69,7 +69,7 @@ static char *spec_fault(const struct vm_spec *s)
 	if (s->cpus < 1 || s->cpus > VM_CPUS_MAX)
 		return str_printf("%u CPUs: it must be 1 to %d", s->cpus, VM_CPUS_MAX);
 	if (s->memory_bytes < VM_MEMORY_MIN_BYTES)
-		return strdup("a guest needs at least 64M of memory");
+		return strdup("a guest needs at least 96M of memory");
 	if (s->memory_bytes % (2 << 20))
 		return strdup("memory must be a multiple of 2M");
 	if (s->hotplug_slots > VM_HOTPLUG_SLOTS_MAX)

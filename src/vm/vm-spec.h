@@ -12,7 +12,7 @@ enum {
 	VM_HOTPLUG_SLOTS_MAX = 16,
 };
 
-#define VM_MEMORY_MIN_BYTES     (UINT64_C(64) << 20)
+#define VM_MEMORY_MIN_BYTES     (UINT64_C(96) << 20)
 #define VM_MEMORY_DEFAULT_BYTES (UINT64_C(512) << 20)
 #define VM_SPEC_TEXT_MAX        (256 * 1024)
 

@@ -203,7 +203,7 @@ def bad_names(host):
     p = host.run("run", "nothing-of-that-name", "--", "true")
     true(p.returncode == 125 and b"there is no image" in p.stderr, f"image: {p.stderr!r}")
     p = host.run("run", "--memory=3M", BB, "--", "true")
-    true(p.returncode == 125 and b"64M" in p.stderr, f"memory: {p.stderr!r}")
+    true(p.returncode == 125 and b"96M" in p.stderr, f"memory: {p.stderr!r}")
     p = host.run("run", "--accel=kvm", BB, "--", "true")
     true(p.returncode in (0, 125), "kvm")
     equal(host.run("exec", "nobody-there", "true").returncode, 125, "exec")
