@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+"""The supervisor's whole life without a guest: the `null` back-end with tests/fakes/fake-vmm.py in it."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "vm"))
+import vmtest  # noqa: E402
+from vmtest import equal, true  # noqa: E402
+
+FAKE = HERE.parent / "fakes/fake-vmm.py"
+
+
+def tiny_kernel():
+    """An ELF file with nothing but the note that makes it bootable by PVH (XEN_ELFNOTE_PHYS32_ENTRY)."""
+    note = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", 0x100000)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, 0x100000, 64, 0, 0, 64, 56,
+                         1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 4, 4, 120, 0, 0, len(note), len(note), 4)
+    return header + segment + note + b"Linux version 0.0.1 (nobody)\0"
+
+
+def make_store(host, d):
+    d = pathlib.Path(d)
+    (d / "root").mkdir()
+    (d / "kernel").write_bytes(tiny_kernel())
+    modules = d / "modules"
+    modules.mkdir()
+    names = ("virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk vsock "
+             "vmw_vsock_virtio_transport_common vmw_vsock_virtio_transport erofs overlay virtio-rng "
+             "virtio_balloon").split()
+    (modules / "modules.builtin").write_text("".join(f"kernel/x/{n}.ko\n" for n in names))
+    for empty in ("modules.dep", "modules.order"):
+        (modules / empty).write_text("")
+    host.run("kernel", "add", str(d / "kernel"), "--modules", str(modules), "--name", "none", check=0)
+    host.run("image", "build", "nothing", "--from-dir", str(d / "root"), check=0)
+
+
+class Case:
+    def __init__(self, host):
+        self.host = host
+        self.n = 0
+
+    def start(self, words="", *options, check=0):
+        self.n += 1
+        vm = f"s{self.n}"
+        self.host.names.append(vm)
+        self.host.env["FAKE"] = words
+        self.p = self.host.run("run", "-d", "--backend=null", "--name", vm, *options, "nothing", check=check, timeout=30)
+        return vm
+
+    def end(self, vm, how, *options):
+        """stop, and what the outcome must be."""
+        start = time.monotonic()
+        text = self.host.out("stop", *options, vm)
+        true(f"({how}:" in text, f"{vm}: {text}, want {how}")
+        equal(self.host.status(vm)["outcome"], how, vm)
+        return time.monotonic() - start
+
+    def ended(self, vm, how, seconds=3):
+        self.host.run("wait", f"--timeout={seconds}s", vm, check=0)
+        s = self.host.status(vm)
+        equal((s["state"], s["outcome"]), ("stopped", how), f"{vm}: {s}")
+        return s
+
+
+def ladder(c):
+    c.end(c.start(), "clean")
+    c.end(c.start("refuse acpi"), "acpi")
+    c.end(c.start("deaf acpi"), "acpi", "--timeout=1s")
+    c.end(c.start("slow acpi"), "acpi", "--timeout=1s")
+    c.end(c.start("refuse"), "forced", "--timeout=1s")
+    c.end(c.start("refuse noquit"), "forced", "--timeout=1s")
+    c.end(c.start("deaf noquit"), "forced", "--force")
+    c.end(c.start("deaf acpi"), "acpi", "--timeout=1h")	# no DONE within 5 s: the next rung
+
+
+def ends(c):
+    c.ended(c.start("off"), "clean")
+    c.ended(c.start("panic"), "panicked")
+    true("status 3" in c.ended(c.start("crash"), "crashed")["cause"], "cause")
+    c.ended(c.start("hangup"), "crashed")
+    c.ended(c.start("babble"), "crashed")
+    vm = c.start("mainexit")
+    s = c.host.status(vm)
+    equal((s["exit_source"], s["exit_code"]), ("cmd", 9), "main exit")
+    vm = c.start()
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGKILL)
+    c.ended(vm, "crashed", 1)
+    vm = c.start()
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGSTOP)
+    c.end(vm, "forced", "--timeout=1s")
+    vm = c.start()
+    os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGTERM)
+    c.ended(vm, "clean")
+
+
+def starts(c):
+    vm = c.start("degraded")
+    true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
+    equal(c.host.status(vm)["ready"], "degraded", "ready")
+    c.start("die", check=1)
+    true(b"cannot do that" in c.p.stderr, f"the VMM's words: {c.p.stderr!r}")
+    for words in ("noagent", "wrongsecret", "unready"):
+        c.start(words, "--start-timeout=1s", check=5)
+        true(b"not ready within" in c.p.stderr, f"{words}: {c.p.stderr!r}")
+    c.start("junk")	# a broken call costs its connection only
+    vm = c.start("reset")
+    end = time.monotonic() + 5
+    while c.host.status(vm)["boots"] < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    c.host.run("wait", "--for=ready", "--timeout=5s", vm, check=0)
+    equal(c.host.status(vm)["boots"], 2, "boots")
+    c.end(vm, "clean")
+
+
+def control_socket(c):
+    """Varlink as another client would speak it; bad manners cost the connection only."""
+    vm = c.start()
+    path = c.host.runtime / vm / "current/control"
+
+    def dial():
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(path))	# waits for room in the listener's queue
+        s.settimeout(5)
+        return s
+
+    def call(s, text):
+        s.sendall(text.encode() + b"\0")
+        data = b""
+        while not data.endswith(b"\0"):
+            more = s.recv(65536)
+            if not more:
+                return None
+            data += more
+        return json.loads(data[:-1])
+
+    s = dial()
+    info = call(s, '{"method":"org.varlink.service.GetInfo"}')
+    true("io.uvms.VM" in info["parameters"]["interfaces"], f"{info}")
+    text = call(s, '{"method":"org.varlink.service.GetInterfaceDescription","parameters":'
+                   '{"interface":"io.uvms.VM"}}')["parameters"]["description"]
+    true("method Stop" in text, "the description")
+    status = call(s, '{"method":"io.uvms.VM.Status"}')["parameters"]["status"]
+    equal(status["name"], vm, "status")
+    equal(call(s, '{"method":"io.uvms.VM.None"}')["error"], "org.varlink.service.MethodNotFound", "method")
+    equal(call(s, '{"method":"io.uvms.VM.Wait","parameters":{"for":7}}')["error"],
+          "org.varlink.service.InvalidParameter", "parameter")
+    equal(call(s, '{"method":"io.uvms.VM.OpenPort","parameters":{"port":1023}}')["error"],
+          "org.varlink.service.PermissionDenied", "the agent's port")
+    for bad in ("nonsense", "[]", "{}", '{"method":"a\\u0000b"}'):
+        equal(call(dial(), bad), None, bad)
+    silent = [dial() for _ in range(100)]	# more than it serves at once
+    silent[0].sendall(b"{")
+    for each in silent:
+        each.close()
+    time.sleep(0.2)
+    equal(call(dial(), '{"method":"io.uvms.VM.Status"}')["parameters"]["status"]["state"], "running", "after it")
+
+
+def strangers(c):
+    """Who calls home without the secret, or says nothing, gets nothing."""
+    vm = c.start()
+    home = c.host.runtime / vm / "current/v_1023"
+    idle = []
+    for i in range(40):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(home))
+        s.settimeout(3)
+        if i % 2:
+            s.sendall(os.urandom(i))
+        idle.append(s)
+    s = socket.socket(socket.AF_UNIX)
+    for each in idle:
+        each.close()
+    time.sleep(0.2)
+    s.connect(str(home))
+    s.settimeout(15)
+    s.sendall(struct.pack("<IBBH", 4 + 1 + 32 + 16, 1, 0, 0) + struct.pack("<IB", 1, 2) + bytes(48))
+    equal(s.recv(10), b"", "a wrong secret")
+    equal(c.host.status(vm)["state"], "running", "state")
+    c.end(vm, "clean")
+
+
+def owner(c):
+    """A foreground VM (its CLI holds the connection) is stopped when the CLI goes."""
+    c.host.env["FAKE"] = "refuse acpi"
+    p = c.host.popen("run", "--backend=null", "--name", "owned", "nothing", stdin=subprocess.PIPE,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    c.host.names.append("owned")
+    end = time.monotonic() + 10
+    while time.monotonic() < end and "owned" not in c.host.out("ls", "-q").split():
+        time.sleep(0.05)
+    c.host.run("wait", "--for=ready", "--timeout=10s", "owned", check=0)
+    p.kill()
+    p.wait()
+    s = c.ended("owned", "acpi")
+    equal(s["outcome"], "acpi", "outcome")
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner)}
+
+
+def run(name, function):
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        host = vmtest.Host(name, state=pathlib.Path(d) / "state")
+        fake = pathlib.Path(d) / "fakes"	# where every uid can read it
+        shutil.copytree(FAKE.parent, fake)
+        shutil.copytree(HERE, pathlib.Path(d) / "component")
+        host.env["UVMS_VMM_NULL"] = str(fake / "fake-vmm.py")
+        try:
+            vmtest.need("mkfs.erofs")
+            make_store(host, d)
+            function(Case(host))
+            for vm in host.names:
+                host.run("kill", "-q", vm)
+                host.run("rm", vm)
+            host.audit()
+        except vmtest.Skip as e:
+            print(f"skipped: {e}")
+            return 1 if vmtest.MUST_RUN else vmtest.SKIP
+        except vmtest.Failure as e:
+            print(f"FAILED: {name}: {e}", file=sys.stderr)
+            for vm in host.names:
+                for source in ("supervisor", "vmm", "vsockd"):
+                    text = host.run("logs", f"--source={source}", vm).stdout
+                    print(f"--- {vm} {source}:\n{text[-1500:].decode(errors='replace')}", file=sys.stderr)
+            return 1
+        finally:
+            host.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1], CASES[sys.argv[1]]))

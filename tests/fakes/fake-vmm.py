@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""A VMM with a guest's agent in it, for the `null` back-end: no guest, all its manners and bad ones.
+
+usage: fake-vmm.py FD    (the control socket; the initrd is descriptor 8, cwd the incarnation)
+$FAKE holds words that change what it does; see the uses of `fake` below.
+"""
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "component"))
+import agentwire as wire  # noqa: E402
+
+INITRD = 8
+fake = set(os.environ.get("FAKE", "").split())
+control = socket.socket(fileno=int(sys.argv[1]))
+
+
+def say(line):
+    control.sendall(line.encode() + b"\n")
+
+
+def secret():
+    data = os.pread(INITRD, os.fstat(INITRD).st_size, 0)
+    at = data.rindex(b"UVMSBOOT")	# the last: the program has the word in it, too
+    return data[at + 8 + 4 + 1 + 4:][:32]
+
+
+def call_home(stage, key):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect("v_1023")
+    c = wire.Conn(s)
+    c.send(wire.HELLO, struct.pack("<IB", 1, stage) + key + bytes(16))
+    kind, _ = c.recv()
+    return c if kind == wire.WELCOME else None
+
+
+def agent():
+    """The proven connection after READY, or None."""
+    key = secret()
+    if "wrongsecret" in fake:
+        key = bytes(32)
+    first = call_home(1, key)
+    if first is None:
+        return None
+    first.close()
+    c = call_home(2, key)
+    if "junk" in fake:
+        c.sock.sendall(b"\xff" * 64)
+        time.sleep(0.3)
+        c = call_home(2, key)
+    if "mainexit" in fake:
+        c.send(wire.MAIN_EXIT, struct.pack("<BIB", 1, 9, 0))
+    if "unready" not in fake:
+        state, text = (3, b"bad.service\n") if "degraded" in fake else (2, b"")
+        c.send(wire.READY, struct.pack("<B", state) + wire.text(text))
+    return c
+
+
+def power_off():
+    say("shutdown")
+    sys.exit(0)
+
+
+def on_stop(c):
+    if "deaf" in fake:
+        return
+    c.send(wire.DONE, struct.pack("<BI", wire.STOP, 5 if "refuse" in fake else 0))
+    if "refuse" not in fake and "slow" not in fake:
+        power_off()
+
+
+def on_line(line):
+    if line == b"power-button" and "acpi" in fake:
+        say("powerdown")
+        power_off()
+    if line == b"quit" and "noquit" not in fake:
+        sys.exit(0)
+
+
+def main():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "die" in fake:
+        print("cannot do that", file=sys.stderr)
+        sys.exit(1)
+    if "mute" not in fake:
+        say("up")
+    c = agent() if "noagent" not in fake else None
+    if "panic" in fake:
+        time.sleep(0.2)
+        say("panicked")
+    if "crash" in fake:
+        time.sleep(0.2)
+        sys.exit(3)
+    if "off" in fake:
+        time.sleep(0.2)
+        power_off()
+    if "hangup" in fake:
+        time.sleep(0.2)
+        control.shutdown(socket.SHUT_RDWR)
+        time.sleep(1000)
+    if "babble" in fake:
+        time.sleep(0.2)
+        control.sendall(b"x" * 1000)
+    if "reset" in fake:
+        time.sleep(0.3)
+        say("reset")
+        c = agent()
+    while True:
+        sources = [control] + ([c.sock] if c else [])
+        ready, _, _ = select.select(sources, [], [])
+        if control in ready:
+            data = control.recv(4096)
+            if not data:
+                sys.exit(0)
+            for line in data.split(b"\n"):
+                on_line(line)
+        if c and c.sock in ready:
+            kind, _ = c.recv()
+            if kind is None:
+                c = None
+            elif kind == wire.STOP:
+                on_stop(c)
+
+
+main()
