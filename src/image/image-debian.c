@@ -15,18 +15,21 @@
 
 #define IMAGE_DEBIAN_SCRIPT_MAX (100 << 10) /* bytes: it travels in the environment */
 
-/* The text comes from the environment, so that nothing of it is ever read as part of the hook. */
+/* Texts come from the environment, so that nothing of them is ever read as part of a hook. */
 static const char script_hook[] =
 	"printf '%s' \"$UVMS_SCRIPT\" >\"$1/uvms-script\" && chmod 0755 \"$1/uvms-script\" && "
 	"{ chroot \"$1\" /uvms-script; r=$?; rm -f \"$1/uvms-script\"; exit $r; }";
+static const char tidy_hook[] = "sh -ec \"$UVMS_TIDY\" uvms-tidy \"$1\"";
 
 /*
  * What differs from one installation of the same packages to the next, and what nobody needs in an
  * image. Files made or changed by the installation get the date of the archive (the newest Release
  * file), as if all had been installed the moment it was published; what packages bring keeps its own.
+ * The root is thrown away at every stop, so systemd would take each start for the first one after an
+ * update of /usr: .updated tells it that nothing is to be done.
  */
-static const char tidy_hook[] =
-	"set -e; cd \"$1\"\n"
+static const char tidy_script[] =
+	"UVMS_TIDY=cd \"$1\"\n"
 	"epoch=${SOURCE_DATE_EPOCH:-$(sed -n 's/^Date: //p' var/lib/apt/lists/*Release 2>/dev/null |"
 	" while read -r d; do date -ud \"$d\" +%s; done | sort -n | tail -n1)}\n"
 	"[ -n \"$epoch\" ] || { echo 'the archive has no Release file with a date' >&2; exit 1; }\n"
@@ -34,13 +37,15 @@ static const char tidy_hook[] =
 	"rm -rf var/lib/apt/lists/* var/cache/apt/*.bin var/cache/apt/archives/*.deb\n"
 	"rm -f var/cache/ldconfig/aux-cache var/cache/debconf/*-old var/lib/dpkg/*-old\n"
 	"rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid-\n"
-	"rm -f var/lib/systemd/random-seed var/lib/dbus/machine-id var/lib/systemd/catalog/database\n"
+	"rm -f var/lib/systemd/random-seed var/lib/dbus/machine-id\n"
 	"rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub\n"
 	"rm -f etc/machine-id etc/hostname etc/resolv.conf; : >etc/machine-id; : >etc/resolv.conf\n"
 	"chmod 0444 etc/machine-id; echo localhost >etc/hostname\n"
-	"find tmp var/tmp run -mindepth 1 -xdev -delete 2>/dev/null || :\n"
+	"[ ! -d usr/lib/systemd ] || : >etc/.updated >var/.updated\n"
 	"sed -i -E \"s/^([^:]*:[^:]*:)[0-9]+:/\\1$((epoch / 86400)):/\" etc/shadow\n"
-	"find . -xdev -newermt \"@$epoch\" -exec touch -h -d \"@$epoch\" {} +\n";
+	"find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev \\) -prune -o"
+	" -newermt \"@$epoch\" -exec touch -h -d \"@$epoch\" {} +\n"
+	"[ ! -d usr/lib/systemd ] || touch -d \"@$epoch\" usr etc/.updated var/.updated\n";
 
 int image_debian_require(bool mapped, char **ret_reason)
 {
@@ -86,8 +91,10 @@ static int image_debian_environment(const struct image_debian *d, char ***ret, c
 		if (!setting)
 			return -ENOMEM;
 	}
-	*ret = tool_env((const char *[]){ "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive",
-		setting, NULL });
+	/* a whole tree: too much for a /tmp in memory, and others than us must be able to enter */
+	*ret = tool_env((const char *[]){ "LC_ALL=C.UTF-8", tidy_script,
+		getenv("TMPDIR") ? "DEBIAN_FRONTEND=noninteractive" : "TMPDIR=/var/tmp", setting,
+		NULL });
 	return *ret ? 0 : -ENOMEM;
 }
 
@@ -105,6 +112,23 @@ static int image_debian_install(const struct image_debian *d, int tar, char **re
 	return tool_run(&(struct tool){ TOOL_DEFAULTS, .argv = (const char *const *)argv,
 				.env = (const char *const *)env, .stdout_fd = tar },
 		ret_reason);
+}
+
+/* They were mount points, whose times could not be set. */
+static int image_debian_stamp(int work, const char *tree)
+{
+	static const char *const mounts[] = { "proc", "sys", "dev" };
+	struct timespec times[2] = { { 0 }, { 0 } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		CLEANUP_FREE char *path = str_printf("%s/%s", tree, mounts[i]);
+
+		if (!path)
+			return -ENOMEM;
+		if (utimensat(work, path, times, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	return 0;
 }
 
 /* Without device nodes, which a user cannot make: the guest has a devtmpfs. */
@@ -138,5 +162,6 @@ int image_debian_tree(const struct image_debian *d, int work, const char *tree, 
 		return r;
 	if (d->say)
 		d->say("unpacking the tree");
-	return image_debian_unpack(d, tar, work, tree, ret_reason);
+	r = image_debian_unpack(d, tar, work, tree, ret_reason);
+	return r < 0 ? r : image_debian_stamp(work, tree);
 }
