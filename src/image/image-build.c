@@ -89,7 +89,7 @@ static int image_from_debian(struct store *s, const struct image_build *b, struc
 	if (r < 0)
 		return r;
 	source.dir = work.fd;
-	r = image_debian_tree(&d, work.fd, source.tree, ret_reason);
+	r = image_debian_tree(&d, work.fd, source.tree, &source.epoch, ret_reason);
 	if (r < 0)
 		return r;
 	return image_add_layer(s, b, &source, ret, ret_reason);

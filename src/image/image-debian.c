@@ -24,9 +24,11 @@ static const char tidy_hook[] = "sh -ec \"$UVMS_TIDY\" uvms-tidy \"$1\"";
 /*
  * What differs from one installation of the same packages to the next, and what nobody needs in an
  * image. Files made or changed by the installation get the date of the archive (the newest Release
- * file), as if all had been installed the moment it was published; what packages bring keeps its own.
+ * file), as if all had been installed the moment it was published (the layer's builder moves them);
+ * what packages bring keeps its own.
  * The root is thrown away at every stop, so systemd would take each start for the first one after an
- * update of /usr: .updated tells it that nothing is to be done.
+ * update of /usr: .updated tells it that nothing is to be done. Without /etc/hostname the name that the
+ * VM gave to its kernel stays.
  */
 static const char tidy_script[] =
 	"UVMS_TIDY=cd \"$1\"\n"
@@ -40,12 +42,11 @@ static const char tidy_script[] =
 	"rm -f var/lib/systemd/random-seed var/lib/dbus/machine-id\n"
 	"rm -f etc/ssh/ssh_host_*_key etc/ssh/ssh_host_*_key.pub\n"
 	"rm -f etc/machine-id etc/hostname etc/resolv.conf; : >etc/machine-id; : >etc/resolv.conf\n"
-	"chmod 0444 etc/machine-id; echo localhost >etc/hostname\n"
+	"chmod 0444 etc/machine-id\n"
 	"[ ! -d usr/lib/systemd ] || : >etc/.updated >var/.updated\n"
 	"sed -i -E \"s/^([^:]*:[^:]*:)[0-9]+:/\\1$((epoch / 86400)):/\" etc/shadow\n"
-	"find . -xdev \\( -path ./proc -o -path ./sys -o -path ./dev \\) -prune -o"
-	" -newermt \"@$epoch\" -exec touch -h -d \"@$epoch\" {} +\n"
-	"[ ! -d usr/lib/systemd ] || touch -d \"@$epoch\" usr etc/.updated var/.updated\n";
+	"[ ! -d usr/lib/systemd ] || touch -d \"@$epoch\" etc/.updated var/.updated\n"
+	"touch -d \"@$epoch\" usr\n";
 
 int image_debian_require(bool mapped, char **ret_reason)
 {
@@ -114,23 +115,6 @@ static int image_debian_install(const struct image_debian *d, int tar, char **re
 		ret_reason);
 }
 
-/* They were mount points, whose times could not be set. */
-static int image_debian_stamp(int work, const char *tree)
-{
-	static const char *const mounts[] = { "proc", "sys", "dev" };
-	struct timespec times[2] = { { 0 }, { 0 } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
-		CLEANUP_FREE char *path = str_printf("%s/%s", tree, mounts[i]);
-
-		if (!path)
-			return -ENOMEM;
-		if (utimensat(work, path, times, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
-			return -errno;
-	}
-	return 0;
-}
-
 /* Without device nodes, which a user cannot make: the guest has a devtmpfs. */
 static int image_debian_unpack(
 	const struct image_debian *d, int tar, int work, const char *tree, char **ret_reason)
@@ -146,7 +130,22 @@ static int image_debian_unpack(
 		ret_reason);
 }
 
-int image_debian_tree(const struct image_debian *d, int work, const char *tree, char **ret_reason)
+/* The tidying hook left it as the time of /usr. */
+static int image_debian_epoch(int work, const char *tree, uint64_t *ret)
+{
+	CLEANUP_FREE char *usr = str_printf("%s/usr", tree);
+	struct stat st;
+
+	if (!usr)
+		return -ENOMEM;
+	if (fstatat(work, usr, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	*ret = (uint64_t)st.st_mtim.tv_sec;
+	return 0;
+}
+
+int image_debian_tree(const struct image_debian *d, int work, const char *tree, uint64_t *ret_epoch,
+	char **ret_reason)
 {
 	CLEANUP_CLOSE int tar = openat(work, "tar", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	int r;
@@ -163,5 +162,5 @@ int image_debian_tree(const struct image_debian *d, int work, const char *tree, 
 	if (d->say)
 		d->say("unpacking the tree");
 	r = image_debian_unpack(d, tar, work, tree, ret_reason);
-	return r < 0 ? r : image_debian_stamp(work, tree);
+	return r < 0 ? r : image_debian_epoch(work, tree, ret_epoch);
 }

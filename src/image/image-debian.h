@@ -2,6 +2,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct image_debian {
 	const char *suite;	    /* borrowed, all */
@@ -14,5 +15,9 @@ struct image_debian {
 /* -ENOPKG with *RET_REASON: a tool is missing. */
 int image_debian_require(bool mapped, char **ret_reason);
 
-/* Makes the directory TREE below WORK. Errors as of image_build(). */
-int image_debian_tree(const struct image_debian *d, int work, const char *tree, char **ret_reason);
+/*
+ * Makes the directory TREE below WORK. RET_EPOCH: the date of the archive, later than which no file
+ * should be. Errors as of image_build().
+ */
+int image_debian_tree(const struct image_debian *d, int work, const char *tree, uint64_t *ret_epoch,
+	char **ret_reason);

@@ -20,7 +20,7 @@
  * back to it; earlier ones it keeps, unlike with -T: web servers answer by them and Python trusts
  * its compiled files by them.
  */
-#define LAYER_EPOCH "SOURCE_DATE_EPOCH=2147483647"
+#define LAYER_EPOCH INT32_MAX
 
 static int layer_pad(int fd)
 {
@@ -35,11 +35,19 @@ static int layer_pad(int fd)
 	return ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 }
 
+static char **layer_environment(const struct layer_source *source)
+{
+	CLEANUP_FREE char *epoch = str_printf("SOURCE_DATE_EPOCH=%llu",
+		(unsigned long long)(source->epoch ? source->epoch : LAYER_EPOCH));
+
+	return epoch ? tool_env((const char *[]){ epoch, NULL }) : NULL;
+}
+
 int layer_build(struct store *s, const struct layer_source *source, struct store_temp *ret_temp,
 	struct store_edit_blob *ret_blob, char **ret_reason)
 {
 	CLEANUP(store_temp_finish) struct store_temp t = STORE_TEMP_IDLE;
-	CLEANUP(strv_freep) char **env = tool_env((const char *[]){ LAYER_EPOCH, NULL });
+	CLEANUP(strv_freep) char **env = layer_environment(source);
 	struct store_edit_blob blob = { .media_type = OCI_LAYER };
 	int r;
 
