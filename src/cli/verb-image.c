@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "cleanup.h"
-#include "cli.h"
 #include "cli-store.h"
+#include "cli.h"
 #include "control-error.h"
 #include "fail.h"
 #include "image-build.h"
@@ -25,7 +25,8 @@ static bool arg_quiet, arg_json;
 
 static const struct option_def build_options[] = {
 	{ "from-dir", 0, "DIR", OPTION_STRING, &arg_dir, "from the files below DIR" },
-	{ "from-debian", 0, "SUITE", OPTION_STRING, &arg_debian, "from packages of a Debian suite" },
+	{ "from-debian", 0, "SUITE", OPTION_STRING, &arg_debian,
+		"from packages of a Debian suite" },
 	{ "include", 0, "PACKAGE,...", OPTION_STRV, &arg_include,
 		"with --from-debian: more packages" },
 	{ "script", 0, "FILE", OPTION_STRING, &arg_script,
@@ -51,13 +52,15 @@ static int check_build(const char *name)
 	const char *problem = oci_name_problem(name);
 
 	if (problem)
-		return fail(UVMS_EXIT_USAGE, problem, NULL, "\"%s\" cannot be an image's name", name);
+		return fail(
+			UVMS_EXIT_USAGE, problem, NULL, "\"%s\" cannot be an image's name", name);
 	if (!arg_dir == !arg_debian)
 		return fail(UVMS_EXIT_USAGE, NULL,
 			"uvms image build NAME --from-dir DIR, or --from-debian SUITE",
 			"an image is built from one source");
 	if (arg_dir && (arg_include || arg_script))
-		return fail(UVMS_EXIT_USAGE, NULL, NULL, "--include and --script go with --from-debian");
+		return fail(UVMS_EXIT_USAGE, NULL, NULL,
+			"--include and --script go with --from-debian");
 	return 0;
 }
 
@@ -68,8 +71,8 @@ static void say_replaced(struct store *s, const char *name)
 	struct store_image i = { 0 };
 
 	if (!arg_quiet && store_find_image(s, name, &i, &reason) == 0 && str_eq(i.name, name))
-		fail_say("%s exists (%.19s) and will be replaced; running VMs keep the old one", name,
-			i.digest);
+		fail_say("%s exists (%.19s) and will be replaced; running VMs keep the old one",
+			name, i.digest);
 	store_image_finish(&i);
 }
 
@@ -77,8 +80,11 @@ static int run_build(int argc, char **argv)
 {
 	CLEANUP(store_closep) struct store *s = NULL;
 	CLEANUP_FREE char *reason = NULL, *doing = NULL, *size = NULL;
-	struct image_build b = { .name = argv[0], .from_dir = arg_dir, .from_debian = arg_debian,
-		.include = (const char *const *)arg_include, .script = arg_script,
+	struct image_build b = { .name = argv[0],
+		.from_dir = arg_dir,
+		.from_debian = arg_debian,
+		.include = (const char *const *)arg_include,
+		.script = arg_script,
 		.say = arg_quiet ? NULL : cli_store_say };
 	struct image_built built;
 	int r = check_build(argv[0]);
@@ -131,8 +137,8 @@ static int ls_one(struct store *s, const char *ref, struct text_table *t, struct
 
 	if (r < 0) {
 		doing = str_printf("image %s cannot be used", ref);
-		return cli_store_fail(r, reason, "uvms image rm, then build it again",
-			str_or(doing, ref));
+		return cli_store_fail(
+			r, reason, "uvms image rm, then build it again", str_or(doing, ref));
 	}
 	if (arg_json)
 		json_object_array_add(array, image_json(&i));
@@ -216,9 +222,11 @@ static int run_rm(int argc, char **argv)
 
 const struct verb verb_image_build = {
 	.name = "image build",
-	.arguments = "NAME (--from-dir DIR | --from-debian SUITE [--include PACKAGE,...] [--script FILE])",
+	.arguments = "NAME (--from-dir DIR | --from-debian SUITE [--include PACKAGE,...] [--script "
+		     "FILE])",
 	.summary = "make an image",
-	.description = "The image is one read-only EROFS layer in the store. The same input gives the same\n"
+	.description = "The image is one read-only EROFS layer in the store. The same input gives "
+		       "the same\n"
 		       "digest, which is printed. A name that exists is given to the new image.",
 	.options = build_options,
 	.min = 1,

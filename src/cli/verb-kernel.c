@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "cleanup.h"
-#include "cli.h"
 #include "cli-store.h"
+#include "cli.h"
 #include "control-error.h"
 #include "fail.h"
 #include "kernel-add.h"
@@ -50,7 +50,8 @@ static int check_add(int argc)
 			arg_name);
 	if (sources != 1 || (arg_modules && argc == 0) || (arg_from_image && argc > 0))
 		return fail(UVMS_EXIT_USAGE, NULL,
-			"uvms kernel add --from-deb [PACKAGE], --from-boot [RELEASE], --from-image IMAGE, "
+			"uvms kernel add --from-deb [PACKAGE], --from-boot [RELEASE], --from-image "
+			"IMAGE, "
 			"or FILE --modules DIR",
 			"a kernel is added from one source");
 	return 0;
@@ -62,8 +63,8 @@ static void say_added(const struct kernel_added *k)
 	CLEANUP_FREE char *modules = cli_store_size(k->modules_bytes);
 
 	if (k->note)
-		fail(0, k->note, "it boots with QEMU only, and slower", "kernel %s stays compressed",
-			k->name);
+		fail(0, k->note, "it boots with QEMU only, and slower",
+			"kernel %s stays compressed", k->name);
 	fail_say("kernel %s is added: %s, %zu modules of %s", k->name, str_or(kernel, ""),
 		k->n_modules, str_or(modules, ""));
 }
@@ -74,9 +75,12 @@ static int run_add(int argc, char **argv)
 	CLEANUP(kernel_added_finish) struct kernel_added added = { 0 };
 	CLEANUP_FREE char *reason = NULL;
 	const char *word = argc > 0 ? argv[0] : "";
-	struct kernel_add k = { .name = arg_name, .modules = arg_modules,
-		.file = arg_modules ? word : NULL, .from_deb = arg_from_deb ? word : NULL,
-		.from_boot = arg_from_boot ? word : NULL, .from_image = arg_from_image,
+	struct kernel_add k = { .name = arg_name,
+		.modules = arg_modules,
+		.file = arg_modules ? word : NULL,
+		.from_deb = arg_from_deb ? word : NULL,
+		.from_boot = arg_from_boot ? word : NULL,
+		.from_image = arg_from_image,
 		.say = arg_quiet ? NULL : cli_store_say };
 	int r = check_add(argc);
 
@@ -125,8 +129,8 @@ static int ls_one(struct store *s, const char *ref, struct listing *l)
 
 	if (r < 0) {
 		doing = str_printf("kernel %s cannot be used", ref);
-		return cli_store_fail(r, reason, "uvms kernel rm, then add it again",
-			str_or(doing, ref));
+		return cli_store_fail(
+			r, reason, "uvms kernel rm, then add it again", str_or(doing, ref));
 	}
 	size = cli_store_size(k.size_bytes);
 	if (arg_json)
@@ -141,7 +145,8 @@ static int ls_one(struct store *s, const char *ref, struct listing *l)
 
 static int run_ls(int argc, char **argv)
 {
-	static const char *const headings[] = { "NAME", "RELEASE", "SIZE", "CREATED", "NOTE", NULL };
+	static const char *const headings[] = { "NAME", "RELEASE", "SIZE", "CREATED", "NOTE",
+		NULL };
 	CLEANUP(store_closep) struct store *s = cli_store();
 	CLEANUP(store_kernel_finish) struct store_kernel chosen = { 0 };
 	CLEANUP(strv_freep) char **refs = NULL;
@@ -198,7 +203,8 @@ static int run_rm(int argc, char **argv)
 
 const struct verb verb_kernel_add = {
 	.name = "kernel add",
-	.arguments = "(--from-deb [PACKAGE] | --from-boot [RELEASE] | --from-image IMAGE | FILE --modules DIR) "
+	.arguments = "(--from-deb [PACKAGE] | --from-boot [RELEASE] | --from-image IMAGE | FILE "
+		     "--modules DIR) "
 		     "[--name NAME]",
 	.summary = "add a kernel with the modules that a guest needs to boot",
 	.options = add_options,

@@ -26,10 +26,10 @@ static struct json_object *image_config(const struct image_build *b, const char 
 	if (b->from_debian) {
 		struct json_object *labels = json_object_new_object();
 
-		json_object_object_add(labels, "io.uvms.image.source",
-			json_object_new_string("debian"));
-		json_object_object_add(labels, "io.uvms.image.suite",
-			json_object_new_string(b->from_debian));
+		json_object_object_add(
+			labels, "io.uvms.image.source", json_object_new_string("debian"));
+		json_object_object_add(
+			labels, "io.uvms.image.suite", json_object_new_string(b->from_debian));
 		json_object_object_add(config, "Labels", labels);
 	}
 	json_object_object_add(c, "config", config);
@@ -54,15 +54,18 @@ static int image_add_layer(struct store *s, const struct image_build *b,
 	if (r < 0)
 		return r;
 	config = image_config(b, layer.digest);
-	struct store_edit e = { .kind = STORE_INDEX_IMAGE, .name = b->name, .config = config,
-		.blobs = &layer, .n_blobs = 1 };
+	struct store_edit e = { .kind = STORE_INDEX_IMAGE,
+		.name = b->name,
+		.config = config,
+		.blobs = &layer,
+		.n_blobs = 1 };
 	r = store_edit_add(s, &e, ret->digest, ret_reason);
 	ret->size_bytes = layer.size_bytes;
 	return r;
 }
 
-static int image_from_dir(struct store *s, const struct image_build *b, struct image_built *ret,
-	char **ret_reason)
+static int image_from_dir(
+	struct store *s, const struct image_build *b, struct image_built *ret, char **ret_reason)
 {
 	CLEANUP_CLOSE int dir = open(b->from_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct layer_source source = { .dir = dir, .tree = "." };
@@ -76,13 +79,16 @@ static int image_from_dir(struct store *s, const struct image_build *b, struct i
 	return image_add_layer(s, b, &source, ret, ret_reason);
 }
 
-static int image_from_debian(struct store *s, const struct image_build *b, struct image_built *ret,
-	char **ret_reason)
+static int image_from_debian(
+	struct store *s, const struct image_build *b, struct image_built *ret, char **ret_reason)
 {
 	CLEANUP(store_temp_finish) struct store_temp work = STORE_TEMP_IDLE;
 	struct layer_source source = { .tree = "tree", .mapped = geteuid() != 0 };
-	struct image_debian d = { .suite = b->from_debian, .include = b->include,
-		.script = b->script, .mapped = source.mapped, .say = b->say };
+	struct image_debian d = { .suite = b->from_debian,
+		.include = b->include,
+		.script = b->script,
+		.mapped = source.mapped,
+		.say = b->say };
 	int r;
 
 	r = store_temp_dir(s, &work);
@@ -103,8 +109,8 @@ static int image_require(const struct image_build *b, char **ret_reason)
 			      : tool_require(for_dir, ret_reason);
 }
 
-int image_build(struct store *s, const struct image_build *b, struct image_built *ret,
-	char **ret_reason)
+int image_build(
+	struct store *s, const struct image_build *b, struct image_built *ret, char **ret_reason)
 {
 	struct image_built built;
 	sigset_t before;

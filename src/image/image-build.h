@@ -6,11 +6,11 @@
 #include "store.h"
 
 struct image_build {
-	const char *name;	  /* borrowed, all */
-	const char *from_dir;	  /* one of these two */
-	const char *from_debian;  /* a suite */
-	const char *const *include; /* packages; NULL: none */
-	const char *script;	  /* a file that runs in the tree; NULL: none */
+	const char *name;              /* borrowed, all */
+	const char *from_dir;          /* one of these two */
+	const char *from_debian;       /* a suite */
+	const char *const *include;    /* packages; NULL: none */
+	const char *script;            /* a file that runs in the tree; NULL: none */
 	void (*say)(const char *line); /* what is being done; NULL: nobody listens */
 };
 
@@ -23,5 +23,5 @@ struct image_built {
  * 0, or with *RET_REASON (heap, may stay NULL): -ENOPKG, a tool is not installed; -EIO, one failed;
  * -EINTR, a signal came; others as of the store.
  */
-int image_build(struct store *s, const struct image_build *b, struct image_built *ret,
-	char **ret_reason);
+int image_build(
+	struct store *s, const struct image_build *b, struct image_built *ret, char **ret_reason);

@@ -32,7 +32,8 @@ static const char tidy_hook[] = "sh -ec \"$UVMS_TIDY\" uvms-tidy \"$1\"";
  */
 static const char tidy_script[] =
 	"UVMS_TIDY=cd \"$1\"\n"
-	"epoch=${SOURCE_DATE_EPOCH:-$(sed -n 's/^Date: //p' var/lib/apt/lists/*Release 2>/dev/null |"
+	"epoch=${SOURCE_DATE_EPOCH:-$(sed -n 's/^Date: //p' var/lib/apt/lists/*Release 2>/dev/null "
+	"|"
 	" while read -r d; do date -ud \"$d\" +%s; done | sort -n | tail -n1)}\n"
 	"[ -n \"$epoch\" ] || { echo 'the archive has no Release file with a date' >&2; exit 1; }\n"
 	"find var/log -type f -delete\n"
@@ -121,12 +122,12 @@ static int image_debian_unpack(
 {
 	if (lseek(tar, 0, SEEK_SET) < 0 || mkdirat(work, tree, 0755) < 0)
 		return -errno;
-	return tool_run(&(struct tool){ TOOL_DEFAULTS, .mapped = d->mapped, .cwd_fd = work,
-				.stdin_fd = tar,
-				.argv = (const char *[]){ "tar", "--extract", "--file=-",
-					"--numeric-owner", "--same-owner", "--same-permissions",
-					"--xattrs", "--xattrs-include=*", "--exclude=./dev/*",
-					"--directory", tree, NULL } },
+	return tool_run(
+		&(struct tool){ TOOL_DEFAULTS, .mapped = d->mapped, .cwd_fd = work, .stdin_fd = tar,
+			.argv = (const char *[]){ "tar", "--extract", "--file=-", "--numeric-owner",
+				"--same-owner", "--same-permissions", "--xattrs",
+				"--xattrs-include=*", "--exclude=./dev/*", "--directory", tree,
+				NULL } },
 		ret_reason);
 }
 

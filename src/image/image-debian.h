@@ -5,10 +5,10 @@
 #include <stdint.h>
 
 struct image_debian {
-	const char *suite;	    /* borrowed, all */
+	const char *suite;          /* borrowed, all */
 	const char *const *include; /* packages; NULL: none */
-	const char *script;	    /* a file that runs in the tree; NULL: none */
-	bool mapped;		    /* as an ordinary user, with subordinate ids */
+	const char *script;         /* a file that runs in the tree; NULL: none */
+	bool mapped;                /* as an ordinary user, with subordinate ids */
 	void (*say)(const char *line);
 };
 

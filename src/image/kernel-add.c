@@ -100,8 +100,11 @@ static int kernel_store(struct store *s, const struct kernel_add *k, const struc
 	ret->n_modules = modules->n;
 	ret->kernel_bytes = blobs[0].size_bytes;
 	ret->modules_bytes = blobs[1].size_bytes;
-	struct store_edit e = { .kind = STORE_INDEX_KERNEL, .name = ret->name,
-		.release = ret->release, .blobs = blobs, .n_blobs = 2 };
+	struct store_edit e = { .kind = STORE_INDEX_KERNEL,
+		.name = ret->name,
+		.release = ret->release,
+		.blobs = blobs,
+		.n_blobs = 2 };
 	return store_edit_add(s, &e, ret->digest, ret_reason);
 }
 
@@ -116,7 +119,8 @@ static int kernel_add_source(struct store *s, const struct kernel_add *k,
 		k->say("unpacking the kernel and collecting its modules");
 	r = kernel_read(source->kernel, &file, ret_reason);
 	if (r >= 0)
-		r = kernel_modules_load(source->modules, kernel_modules_wanted, &modules, ret_reason);
+		r = kernel_modules_load(
+			source->modules, kernel_modules_wanted, &modules, ret_reason);
 	if (r >= 0)
 		r = kernel_check_release(&file, &modules, ret_reason);
 	return r < 0 ? r : kernel_store(s, k, &file, &modules, ret, ret_reason);

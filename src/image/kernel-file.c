@@ -12,7 +12,7 @@
 #include "decompress.h"
 
 #define KERNEL_FILE_MAX (1ULL << 30) /* bytes of vmlinux */
-#define PVH_NOTE 18		     /* XEN_ELFNOTE_PHYS32_ENTRY, in notes named "Xen" */
+#define PVH_NOTE        18           /* XEN_ELFNOTE_PHYS32_ENTRY, in notes named "Xen" */
 
 /* Offsets in a bzImage's setup header */
 #define SETUP_SECTS    0x1f1

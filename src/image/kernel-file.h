@@ -11,11 +11,11 @@
 #define KERNEL_FILE_RELEASE_MAX 64
 
 struct kernel_file {
-	char *data;   /* owned */
+	char *data; /* owned */
 	size_t len;
-	bool is_elf;  /* vmlinux with a PVH entry; else the bzImage as it was */
+	bool is_elf; /* vmlinux with a PVH entry; else the bzImage as it was */
 	char release[KERNEL_FILE_RELEASE_MAX + 1]; /* "" when the file does not say */
-	char note[128];	/* why it is not ELF */
+	char note[128];                            /* why it is not ELF */
 };
 
 /* DATA (LEN bytes) is a bzImage or an ELF file; -ENOEXEC: neither. */

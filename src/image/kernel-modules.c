@@ -16,9 +16,9 @@
 #include "file.h"
 #include "str.h"
 
-#define MODULE_MAX	 (32 << 20) /* bytes */
-#define MODULE_DEPTH_MAX 12	    /* directories below kernel/, and chains of dependencies */
-#define BUILTIN_MAX	 (1 << 20)  /* bytes of modules.builtin */
+#define MODULE_MAX       (32 << 20) /* bytes */
+#define MODULE_DEPTH_MAX 12         /* directories below kernel/, and chains of dependencies */
+#define BUILTIN_MAX      (1 << 20)  /* bytes of modules.builtin */
 
 /*
  * Every module costs boot time, most of all with pure emulation. Not here, since nothing attaches
@@ -274,7 +274,7 @@ static int tree_place(struct tree *t, const char *name, bool required, int depth
 	r = tree_place_entry(t, e, depth);
 	if (r < 0 && r != -ENOMEM && !*t->ret_reason)
 		*t->ret_reason = str_printf("module %s cannot be read: %s", e->path,
-			r == -ELOOP	   ? "modules depend on each other in a circle"
+			r == -ELOOP        ? "modules depend on each other in a circle"
 			: r == -EOPNOTSUPP ? "this uvms knows no such compression"
 					   : strerror(-r));
 	return r;
@@ -300,8 +300,8 @@ static int tree_missing(struct tree *t)
 	if (!t->missing)
 		return 0;
 	names = join(t->missing);
-	*t->ret_reason = str_printf("the kernel has neither as a module nor built in: %s",
-		str_or(names, "?"));
+	*t->ret_reason = str_printf(
+		"the kernel has neither as a module nor built in: %s", str_or(names, "?"));
 	return -ENOENT;
 }
 

@@ -10,8 +10,8 @@
 #include <stddef.h>
 
 struct kernel_module {
-	char *file;  /* owned, all: "virtio_blk.ko" */
-	char *data;  /* uncompressed */
+	char *file; /* owned, all: "virtio_blk.ko" */
+	char *data; /* uncompressed */
 	size_t len;
 };
 
@@ -23,7 +23,7 @@ struct kernel_modules {
 
 struct kernel_modules_want {
 	const char *name; /* with '_', never '-' */
-	int required;	  /* a module or built in */
+	int required;     /* a module or built in */
 };
 
 /* What a microVM boots with; ends with a NULL name. */

@@ -135,11 +135,12 @@ int kernel_source_boot(const char *release, struct kernel_source *ret, char **re
 	if (r == -EACCES)
 		*ret_reason = strdup("the host's /boot is readable by root only");
 	else if (r < 0)
-		*ret_reason = *release ? str_printf("the host has no /boot/vmlinuz-%s with "
-						    "/lib/modules/%s",
-						 release, release)
-				       : strdup("the host has no kernel in /boot with its modules in "
-						"/lib/modules");
+		*ret_reason =
+			*release ? str_printf("the host has no /boot/vmlinuz-%s with "
+					      "/lib/modules/%s",
+					   release, release)
+				 : strdup("the host has no kernel in /boot with its modules in "
+					  "/lib/modules");
 	return r;
 }
 
@@ -278,8 +279,8 @@ static int image_extract(struct store *s, const char *digest, int work, char **r
 		ret_reason);
 }
 
-static int image_look(struct store *s, const char *digest, struct kernel_source *ret,
-	char **ret_reason)
+static int image_look(
+	struct store *s, const char *digest, struct kernel_source *ret, char **ret_reason)
 {
 	CLEANUP_CLOSE int tree = -EBADF;
 	int r;
@@ -314,9 +315,10 @@ int kernel_source_image(struct store *s, const char *image, void (*say)(const ch
 			r = image_look(s, i.layers[n], ret, ret_reason);
 	}
 	if (r == -ENOENT && !*ret_reason)
-		*ret_reason = str_printf("no layer of %s has a kernel with its modules: install one "
-					 "in it, or use --from-deb",
-			image);
+		*ret_reason =
+			str_printf("no layer of %s has a kernel with its modules: install one "
+				   "in it, or use --from-deb",
+				image);
 	return r;
 }
 

@@ -4,11 +4,14 @@
 #include "store-temp.h"
 
 struct kernel_source {
-	int kernel, modules;	/* owned: a file and a directory */
+	int kernel, modules;    /* owned: a file and a directory */
 	struct store_temp work; /* owned: where they lie, if in a temporary directory */
 };
 
-#define KERNEL_SOURCE_IDLE { -EBADF, -EBADF, STORE_TEMP_IDLE }
+#define KERNEL_SOURCE_IDLE                                                                         \
+	{                                                                                          \
+		-EBADF, -EBADF, STORE_TEMP_IDLE                                                    \
+	}
 
 /* Errors as of image_build(). RELEASE and PACKAGE may be "": the newest, the default one. */
 int kernel_source_files(

@@ -10,10 +10,10 @@
 #include "store-temp.h"
 
 struct layer_source {
-	int dir;	  /* borrowed: below which… */
+	int dir;          /* borrowed: below which… */
 	const char *tree; /* …this directory is */
-	bool mapped;	  /* its owners are subordinate ids: read it inside the namespace */
-	uint64_t epoch;	  /* seconds: later times become this one; 0: they stay */
+	bool mapped;      /* its owners are subordinate ids: read it inside the namespace */
+	uint64_t epoch;   /* seconds: later times become this one; 0: they stay */
 };
 
 /* Needs mkfs.erofs. RET_TEMP holds the file, RET_BLOB says what it is. */

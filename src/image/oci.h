@@ -14,10 +14,10 @@ struct json_object;
 #define OCI_VMLINUX  "application/vnd.uvms.kernel.file.v1"
 #define OCI_MODULES  "application/vnd.uvms.kernel.modules.v1.cpio"
 
-#define OCI_NAME    "org.opencontainers.image.ref.name"
-#define OCI_CREATED "org.opencontainers.image.created"
-#define OCI_RELEASE "io.uvms.kernel.release"
-#define OCI_DEFAULT "io.uvms.kernel.default"
+#define OCI_NAME     "org.opencontainers.image.ref.name"
+#define OCI_CREATED  "org.opencontainers.image.created"
+#define OCI_RELEASE  "io.uvms.kernel.release"
+#define OCI_DEFAULT  "io.uvms.kernel.default"
 
 /* "sha256:" and 64 lower-case hex digits: safe as a file name behind the colon. */
 bool oci_digest_is_valid(const char *digest);

@@ -25,7 +25,7 @@
 #include "store-impl.h"
 #include "str.h"
 
-#define STORE_BLOB_JSON_MAX (4 << 20)	/* bytes: manifests and configs */
+#define STORE_BLOB_JSON_MAX (4 << 20) /* bytes: manifests and configs */
 #define STORE_BLOB_CHUNK    (1 << 20)
 
 struct store_blob_note {
@@ -138,11 +138,12 @@ int store_open_blob(struct store *s, const char *digest, char **ret_reason)
 		return fd;
 	r = fd < 0 ? fd : store_blob_check(s, fd, digest);
 	if (r == -ENOENT || r == -ELOOP || r == -EBADMSG) {
-		*ret_reason = str_printf("blob %s of the store %s: remove what uses it and build or "
-					 "add it again",
-			digest,
-			r == -ENOENT ? "is missing"
-				     : "is damaged (its SHA-256 is not its name any more)");
+		*ret_reason =
+			str_printf("blob %s of the store %s: remove what uses it and build or "
+				   "add it again",
+				digest,
+				r == -ENOENT ? "is missing"
+					     : "is damaged (its SHA-256 is not its name any more)");
 		return -EBADMSG;
 	}
 	return r < 0 ? r : TAKE_FD(fd);
@@ -220,7 +221,8 @@ int store_blob_json(
 	if (r == 0)
 		r = json_codec_parse(text, len, ret);
 	if (r == -EBADMSG || r == -EFBIG) {
-		*ret_reason = str_printf("blob %s of the store is not the JSON it should be", digest);
+		*ret_reason =
+			str_printf("blob %s of the store is not the JSON it should be", digest);
 		return -EBADMSG;
 	}
 	return r;

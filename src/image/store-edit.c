@@ -157,8 +157,8 @@ int store_edit_add(struct store *s, const struct store_edit *e,
 	CLEANUP(json_codec_putp) struct json_object *empty = json_object_new_object(), *m = NULL;
 	int r;
 
-	r = store_edit_text(s, e->config ? e->config : empty, e->config ? OCI_CONFIG : OCI_EMPTY,
-		&config);
+	r = store_edit_text(
+		s, e->config ? e->config : empty, e->config ? OCI_CONFIG : OCI_EMPTY, &config);
 	if (r < 0)
 		return r;
 	m = store_edit_manifest(e, &config.blob);

@@ -6,7 +6,7 @@
 
 struct store_edit_blob {
 	const char *media_type; /* borrowed */
-	int fd;			/* borrowed: a struct store_temp's */
+	int fd;                 /* borrowed: a struct store_temp's */
 	char digest[STORE_DIGEST_MAX + 1];
 	uint64_t size_bytes;
 };
@@ -16,8 +16,8 @@ int store_edit_seal(struct store_edit_blob *b);
 
 struct store_edit {
 	enum store_index_kind kind;
-	const char *name;    /* borrowed, all */
-	const char *release; /* of a kernel */
+	const char *name;           /* borrowed, all */
+	const char *release;        /* of a kernel */
 	struct json_object *config; /* of an image */
 	const struct store_edit_blob *blobs;
 	size_t n_blobs;
@@ -35,5 +35,4 @@ int store_edit_remove(
 	struct store *s, enum store_index_kind kind, const char *ref, char **ret_reason);
 
 /* References (names, digests where there is none) in order of adding; NULL when there are none. */
-int store_edit_list(
-	struct store *s, enum store_index_kind kind, char ***ret, char **ret_reason);
+int store_edit_list(struct store *s, enum store_index_kind kind, char ***ret, char **ret_reason);

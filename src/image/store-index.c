@@ -12,7 +12,7 @@
 #include "store-impl.h"
 #include "str.h"
 
-#define STORE_INDEX_MAX (4 << 20) /* bytes */
+#define STORE_INDEX_MAX        (4 << 20) /* bytes */
 #define STORE_INDEX_PREFIX_MIN 4
 
 int store_index_lock(struct store *s)

@@ -15,7 +15,10 @@ struct store_temp {
 	char name[32]; /* "": it has none */
 };
 
-#define STORE_TEMP_IDLE { .fd = -EBADF, .parent = -EBADF }
+#define STORE_TEMP_IDLE                                                                            \
+	{                                                                                          \
+		.fd = -EBADF, .parent = -EBADF                                                     \
+	}
 
 /* A file open for reading and writing, 0600. */
 int store_temp_file(struct store *s, struct store_temp *ret);

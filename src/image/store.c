@@ -163,7 +163,8 @@ static int store_kernel_fill(struct json_object *d, struct json_object *manifest
 static int store_find_failed(int r, const char *ref, char **ret_reason)
 {
 	if (r == -ENOTUNIQ) {
-		*ret_reason = str_printf("%s is the beginning of several digests: give more of it", ref);
+		*ret_reason =
+			str_printf("%s is the beginning of several digests: give more of it", ref);
 		return -EBADMSG;
 	}
 	return r;

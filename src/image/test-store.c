@@ -52,8 +52,9 @@ static void add_image(struct fixture *f, const char *name, const char *text, con
 	char digest[STORE_DIGEST_MAX + 1];
 	struct store_edit_blob b = { .media_type = OCI_LAYER };
 	struct json_object *c = json_object_new_object();
-	struct store_edit e = { .kind = STORE_INDEX_IMAGE, .name = name, .config = c, .blobs = &b,
-		.n_blobs = 1 };
+	struct store_edit e = {
+		.kind = STORE_INDEX_IMAGE, .name = name, .config = c, .blobs = &b, .n_blobs = 1
+	};
 	char *reason = NULL;
 
 	json_object_object_add(c, "test", json_object_new_string(config));
@@ -74,8 +75,7 @@ static char *blob_path(struct fixture *f, const char *digest)
 
 static int count(struct fixture *f, const char *below)
 {
-	CLEANUP_FREE char *command =
-		str_printf("find %s/store/%s -type f | wc -l", f->path, below);
+	CLEANUP_FREE char *command = str_printf("find %s/store/%s -type f | wc -l", f->path, below);
 	FILE *p = popen(command, "r");
 	int n = -1;
 
@@ -134,8 +134,8 @@ static void known_digest(void **state)
 	char layer[STORE_DIGEST_MAX + 1];
 
 	add_image(f, "abc", "abc", "", layer);
-	assert_string_equal(layer,
-		"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_string_equal(
+		layer, "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 static void flip(const char *path)
@@ -227,12 +227,10 @@ static void says_when_the_index_is_damaged(void **state)
 		CLEANUP_FREE char *reason = NULL, *again = NULL;
 		struct store_image image;
 
-		assert_int_equal(
-			file_write_at(dir, "index.json", bad[i], strlen(bad[i]), 0644), 0);
+		assert_int_equal(file_write_at(dir, "index.json", bad[i], strlen(bad[i]), 0644), 0);
 		assert_int_equal(store_find_image(f->s, "a", &image, &reason), -EBADMSG);
 		assert_non_null(strstr(reason, "index.json"));
-		assert_int_equal(
-			store_edit_remove(f->s, STORE_INDEX_IMAGE, "a", &again), -EBADMSG);
+		assert_int_equal(store_edit_remove(f->s, STORE_INDEX_IMAGE, "a", &again), -EBADMSG);
 	}
 	open_works(f, layer);
 }
@@ -240,10 +238,11 @@ static void says_when_the_index_is_damaged(void **state)
 static void survives_odd_entries(void **state)
 {
 	struct fixture *f = *state;
-	static const char text[] = "{\"manifests\":[1,null,{},{\"digest\":7},{\"digest\":\"sha256:x\"},"
-				   "{\"digest\":\"sha256:"
-				   "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\","
-				   "\"annotations\":{\"org.opencontainers.image.ref.name\":\"a\"}}]}";
+	static const char text[] =
+		"{\"manifests\":[1,null,{},{\"digest\":7},{\"digest\":\"sha256:x\"},"
+		"{\"digest\":\"sha256:"
+		"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\","
+		"\"annotations\":{\"org.opencontainers.image.ref.name\":\"a\"}}]}";
 	CLEANUP_CLOSE int dir = openat(f->state, "store", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	CLEANUP_FREE char *reason = NULL, *again = NULL;
 	struct store_image image;
@@ -281,8 +280,8 @@ static void temporary_files_leave_nothing(void **state)
 static void checks_names(void **state)
 {
 	static const char *const good[] = { "a", "0", "web", "lib/web:1.0", "a.b_c-d", "a:Latest" };
-	static const char *const bad[] = { "", "Web", "-a", ".a", "/a", "a b", "a:", "a:b:c", "a:b/c",
-		"a\n", "ä" };
+	static const char *const bad[] = { "", "Web", "-a", ".a", "/a", "a b", "a:", "a:b:c",
+		"a:b/c", "a\n", "ä" };
 	char longest[300];
 
 	for (size_t i = 0; i < ARRAY_SIZE(good); i++)

@@ -49,9 +49,9 @@ static int tool_find(const char *name, char **ret, char **ret_reason)
 
 	if (r != -ENOENT)
 		return r;
-	*ret_reason = str_printf(
-		"%s is not installed: apt install %s, or your system's package of it", name,
-		tool_package(name));
+	*ret_reason =
+		str_printf("%s is not installed: apt install %s, or your system's package of it",
+			name, tool_package(name));
 	return -ENOPKG;
 }
 

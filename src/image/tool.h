@@ -11,10 +11,10 @@
 
 struct tool {
 	const char *const *argv; /* borrowed, all; argv[0] is looked up in $PATH and sbin */
-	const char *const *env;	 /* NULL: the caller's */
-	bool mapped;	/* in a user namespace with the caller's subordinate ids, as its root */
+	const char *const *env;  /* NULL: the caller's */
+	bool mapped; /* in a user namespace with the caller's subordinate ids, as its root */
 	int stdin_fd, stdout_fd, cwd_fd; /* -EBADF: none, none, the caller's */
-	int fd;				 /* becomes descriptor 3; -EBADF: none */
+	int fd;                          /* becomes descriptor 3; -EBADF: none */
 };
 
 #define TOOL_DEFAULTS .stdin_fd = -EBADF, .stdout_fd = -EBADF, .cwd_fd = -EBADF, .fd = -EBADF
