@@ -93,7 +93,6 @@ static int store_temp_try(struct store_temp *t, bool directory)
 {
 	int r = -EAGAIN;
 
-	store_temp_sweep(t->parent);
 	for (int i = 0; i < 8 && (r == -EAGAIN || r == -EWOULDBLOCK); i++)
 		r = store_temp_make(t, directory);
 	return r;
@@ -104,6 +103,7 @@ int store_temp_file(struct store *s, struct store_temp *ret)
 	struct store_temp t = { .fd = -EBADF, .parent = s->blobs };
 	int r;
 
+	store_temp_sweep(s->blobs);
 	t.fd = openat(s->blobs, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (t.fd < 0 && errno != EOPNOTSUPP && errno != EISDIR)
 		return -errno;
@@ -121,6 +121,7 @@ int store_temp_dir(struct store *s, struct store_temp *ret)
 	struct store_temp t = { .fd = -EBADF, .parent = s->blobs };
 	int r;
 
+	store_temp_sweep(s->blobs);
 	r = store_temp_try(&t, true);
 	if (r < 0)
 		return r;
