@@ -25,6 +25,7 @@ struct guest_conn {
 	struct guest_frames frames;
 	struct guest_timer timer;
 	enum conn_state state;
+	bool ends_vm;                  /* it had the MAIN session, which is over */
 	struct guest_session *session; /* owned while both live; see conn_session_over() */
 	struct guest_forward *forward; /* owned until opened */
 	LIST_ENTRY(guest_conn) link;   /* in guest_conn_set.conns, newest first */
@@ -39,6 +40,8 @@ static void conn_destroy(struct guest_conn *c)
 	guest_timer_stop(&c->timer);
 	guest_forward_destroy(c->forward);
 	guest_frames_finish(&c->frames);
+	if (c->ends_vm)
+		c->set->main_over(c->set->user);
 	free(c);
 }
 
@@ -66,13 +69,16 @@ static void set_session_over(struct guest_conn_set *set, struct guest_session *s
 		set->main_over(set->user);
 }
 
+/* The end of the VM waits for the connection's: what was sent last has to arrive. */
 static void conn_session_over(struct guest_session *s, void *user)
 {
 	struct guest_conn *c = user;
 
 	c->session = NULL;
+	c->ends_vm = guest_session_is_main(s);
+	guest_session_destroy(s);
+	c->set->n_sessions--;
 	conn_end(c);
-	set_session_over(c->set, s);
 }
 
 static void lost_session_over(struct guest_session *s, void *user)
@@ -87,11 +93,8 @@ static int conn_exec(struct guest_conn *c, const struct agent_wire_msg *m)
 
 	r = guest_session_create(m, &c->frames, c->set->loop, c->set->reaper, &owner, &c->session);
 	if (r < 0) {
-		bool is_main = m->exec.flags & AGENT_EXEC_MAIN;
-
+		c->ends_vm = m->exec.flags & AGENT_EXEC_MAIN;
 		conn_end(c);
-		if (is_main)
-			c->set->main_over(c->set->user);
 		return 0;
 	}
 	c->set->n_sessions++;

@@ -12,7 +12,7 @@ import tempfile
 
 import vmtest
 
-PACKAGES = "systemd,systemd-sysv,dbus,nginx-light,python3"
+PACKAGES = "systemd,systemd-sysv,udev,dbus,nginx-light,python3"
 
 
 def known(host, verb):
