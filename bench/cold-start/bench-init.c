@@ -6,9 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-int main(void)
+static void load(const char *name)
 {
-	FILE *list = fopen("/uvms/modules.list", "r");
+	FILE *list = fopen(name, "r");
 	char line[256], path[300];
 
 	while (list && fgets(line, sizeof line, list)) {
@@ -20,6 +20,12 @@ int main(void)
 		if (fd < 0 || syscall(SYS_finit_module, fd, "", 0) < 0)
 			fprintf(stderr, "%s cannot be loaded\n", line);
 	}
+}
+
+int main(void)
+{
+	load("/uvms/modules.list");
+	load("/uvms/modules.late");
 	reboot(RB_POWER_OFF);
 	return 1;
 }

@@ -1,9 +1,8 @@
 #!/bin/sh
 # The hand-written command that `uvms run IMAGE -- true` is measured against: the same kernel, modules,
 # accelerator, devices and disk, and an init that loads the modules and powers off.
-# Environment: KERNEL INITRD DISK TSC_KHZ ACCEL CPU; descriptor 6 is uvms-vsockd's vhost-user socket.
-tsc=
-[ "$ACCEL" = kvm ] || tsc="tsc_early_khz=$TSC_KHZ no_timer_check"
+# Environment: KERNEL INITRD DISK ACCEL CPU, and APPEND, the kernel command line of both; descriptor 6 is
+# uvms-vsockd's vhost-user socket.
 exec qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 	-machine q35,hpet=off,smbus=off,usb=off,vmport=off,memory-backend=mem \
 	-accel "$ACCEL" -cpu "$CPU" -smp 1 -m 512M \
@@ -16,4 +15,4 @@ exec qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 	-device virtio-balloon-pci,free-page-reporting=on -device pvpanic \
 	-blockdev driver=raw,node-name=disk0,read-only=on,file.driver=file,file.filename="$DISK" \
 	-device virtio-blk-pci,drive=disk0,serial=layer0 \
-	-kernel "$KERNEL" -initrd "$INITRD" -append "console=ttyS0 loglevel=4 panic=-1 $tsc"
+	-kernel "$KERNEL" -initrd "$INITRD" -append "$APPEND"

@@ -55,6 +55,7 @@ static void enter_root(const struct boot_desc *d)
 	int r;
 
 	r = guest_root_build(d, &step);
+	guest_module_load_late(BOOT_DESC_MODULES_LATE, BOOT_DESC_MODULES_DIR);
 	if (r == 0)
 		r = guest_root_switch(d, &step);
 	if (r == 0)

@@ -7,22 +7,29 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
-#define LIST_MAX (64 * 1024)
+#define LIST_MAX  (64 * 1024)
+#define LATE_MAX  16
+#define LATE_NICE 10
 
-static int module_load(int dir, const char *name)
+static int module_load(int fd)
 {
-	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
 	if (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST)
 		return -errno;
 	return 0;
 }
 
-int guest_module_load_all(const char *list, const char *dir)
+static void module_warn(const char *name, int error)
+{
+	guest_stop_warn("module %s: %s", name, strerror(error));
+}
+
+/* Calls FN with the open file of each module that LIST names; FN takes it over. */
+static int module_each(const char *list, const char *dir,
+	void (*fn)(const char *name, int fd_consume, void *userdata), void *userdata)
 {
 	CLEANUP_CLOSE int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	CLEANUP_FREE char *text = NULL;
@@ -34,11 +41,58 @@ int guest_module_load_all(const char *list, const char *dir)
 		return r;
 	rest = text;
 	while ((name = strsep(&rest, "\n"))) {
-		if (*name == '\0')
-			continue;
-		r = module_load(dir_fd, name);
-		if (r < 0)
-			guest_stop_warn("module %s: %s", name, strerror(-r));
+		int fd = *name ? openat(dir_fd, name, O_RDONLY | O_CLOEXEC) : -1;
+
+		if (fd >= 0)
+			fn(name, fd, userdata);
+		else if (*name)
+			module_warn(name, errno);
 	}
 	return 0;
+}
+
+static void module_load_now(const char *name, int fd_consume, void *userdata)
+{
+	int r = module_load(fd_consume);
+
+	close(fd_consume);
+	if (r < 0)
+		module_warn(name, -r);
+}
+
+int guest_module_load_all(const char *list, const char *dir)
+{
+	return module_each(list, dir, module_load_now, NULL);
+}
+
+struct late_modules {
+	int fds[LATE_MAX]; /* owned */
+	size_t n;
+};
+
+static void module_keep(const char *name, int fd_consume, void *userdata)
+{
+	struct late_modules *late = userdata;
+
+	if (late->n < LATE_MAX)
+		late->fds[late->n++] = fd_consume;
+	else
+		close(fd_consume);
+}
+
+void guest_module_load_late(const char *list, const char *dir)
+{
+	struct late_modules late = { 0 };
+	pid_t pid;
+
+	(void)module_each(list, dir, module_keep, &late); /* a kernel without any has no list */
+	pid = late.n > 0 ? fork() : -1;
+	if (pid == 0) {
+		setpriority(PRIO_PROCESS, 0, LATE_NICE);
+		for (size_t i = 0; i < late.n; i++)
+			(void)module_load(late.fds[i]);
+		_exit(0);
+	}
+	for (size_t i = 0; i < late.n; i++)
+		close(late.fds[i]);
 }

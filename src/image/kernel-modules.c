@@ -39,13 +39,13 @@ const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "crc32c_generic", 0 },
 	{ "erofs", 1 },
 	{ "overlay", 1 },
-	{ "virtio_rng", 0 },
-	{ "virtio_balloon", 0 },
-	{ "pvpanic", 0 },
-	{ "pvpanic_mmio", 0 },
-	{ "pvpanic_pci", 0 },
-	{ "button", 0 },
-	{ NULL, 0 },
+	{ "virtio_rng", 0, 1 },
+	{ "virtio_balloon", 0, 1 },
+	{ "pvpanic", 0, 1 },
+	{ "pvpanic_mmio", 0, 1 },
+	{ "pvpanic_pci", 0, 1 },
+	{ "button", 0, 1 },
+	{ NULL },
 };
 
 struct entry {
@@ -322,8 +322,11 @@ int kernel_modules_load(int dir, const struct kernel_modules_want *want, struct 
 	CLEANUP(tree_finish) struct tree t = { .dir = dir, .out = &out, .ret_reason = ret_reason };
 	int r = tree_read(&t);
 
-	for (; want->name && r >= 0; want++)
+	for (; want->name && r >= 0; want++) {
 		r = tree_place(&t, want->name, want->required, 0);
+		if (!want->late)
+			out.n_early = out.n;
+	}
 	if (r >= 0)
 		r = tree_missing(&t);
 	if (r < 0)
@@ -344,11 +347,11 @@ void kernel_modules_finish(struct kernel_modules *m)
 
 DEFINE_CLEANUP(struct cpio *, cpio_destroy);
 
-static char *modules_list(const struct kernel_modules *m)
+static char *modules_list(const struct kernel_modules *m, size_t from, size_t to)
 {
 	char *text = strdup("");
 
-	for (size_t i = 0; text && i < m->n; i++) {
+	for (size_t i = from; text && i < to; i++) {
 		char *longer = str_printf("%s%s\n", text, m->list[i].file);
 
 		free(text);
@@ -360,13 +363,15 @@ static char *modules_list(const struct kernel_modules *m)
 int kernel_modules_archive(const struct kernel_modules *m, int fd)
 {
 	CLEANUP(cpio_destroyp) struct cpio *c = NULL;
-	CLEANUP_FREE char *list = modules_list(m);
-	int r = list ? cpio_create(fd, &c) : -ENOMEM;
+	CLEANUP_FREE char *early = modules_list(m, 0, m->n_early);
+	CLEANUP_FREE char *late = modules_list(m, m->n_early, m->n);
+	int r = early && late ? cpio_create(fd, &c) : -ENOMEM;
 
 	if (r < 0)
 		return r;
 	cpio_dir(c, "uvms", 0700);
-	cpio_file(c, "uvms/modules.list", 0400, list, strlen(list));
+	cpio_file(c, "uvms/modules.list", 0400, early, strlen(early));
+	cpio_file(c, "uvms/modules.late", 0400, late, strlen(late));
 	cpio_dir(c, "uvms/modules", 0700);
 	for (size_t i = 0; i < m->n; i++) {
 		CLEANUP_FREE char *name = str_printf("uvms/modules/%s", m->list[i].file);

@@ -18,12 +18,14 @@ struct kernel_module {
 struct kernel_modules {
 	struct kernel_module *list; /* owned; in load order */
 	size_t n;
-	char *release; /* owned: of vermagic=; NULL when there is no module */
+	size_t n_early; /* the first ones; the others can wait until the root is there */
+	char *release;  /* owned: of vermagic=; NULL when there is no module */
 };
 
 struct kernel_modules_want {
 	const char *name; /* with '_', never '-' */
 	int required;     /* a module or built in */
+	int late;         /* not needed for the root: all late ones come last */
 };
 
 /* What a microVM boots with; ends with a NULL name. */
@@ -37,5 +39,5 @@ int kernel_modules_load(int dir, const struct kernel_modules_want *want, struct 
 	char **ret_reason);
 void kernel_modules_finish(struct kernel_modules *m);
 
-/* The archive with /uvms/modules.list and /uvms/modules into FD. */
+/* The archive with /uvms/modules.list, /uvms/modules.late and /uvms/modules into FD. */
 int kernel_modules_archive(const struct kernel_modules *m, int fd);

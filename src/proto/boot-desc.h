@@ -5,7 +5,8 @@
  * u32 length + bytes. Pure: no allocation, no I/O; decoded strings are views into the input.
  *
  * Modules are not here: /uvms/modules.list in the cached archive names one uncompressed .ko a line, in
- * the order of loading, below /uvms/modules/.
+ * the order of loading, below /uvms/modules/; /uvms/modules.late (it may be missing) names those that can
+ * wait until the guest has its root.
  */
 #pragma once
 
@@ -17,6 +18,7 @@
 
 #define BOOT_DESC_PATH         "/uvms/boot"
 #define BOOT_DESC_MODULES_LIST "/uvms/modules.list"
+#define BOOT_DESC_MODULES_LATE "/uvms/modules.late"
 #define BOOT_DESC_MODULES_DIR  "/uvms/modules"
 
 #define BOOT_DESC_VERSION      1

@@ -187,7 +187,8 @@ static int plan_add_vsockd(struct sv *sv, char **ret_reason)
 
 /*
  * no_timer_check and tsc_early_khz: emulated guests that start side by side get stuck in timer
- * calibration without them. The getty would wait 90 s for a device unit that never comes without udev.
+ * calibration without them. The self-tests of the kernel's ciphers and the search for RAID members are
+ * a tenth of an emulated start. The getty would wait 90 s for a device unit that never comes without udev.
  */
 static char *plan_cmdline(struct sv *sv)
 {
@@ -197,8 +198,9 @@ static char *plan_cmdline(struct sv *sv)
 	if (tcg && sv->accel.tsc_khz)
 		snprintf(tsc, sizeof tsc, " tsc_early_khz=%llu",
 			(unsigned long long)sv->accel.tsc_khz);
-	return str_printf("console=ttyS0 loglevel=4 panic=-1%s%s%s%s%s", tsc,
-		tcg ? " no_timer_check" : "",
+	return str_printf(
+		"console=ttyS0 loglevel=4 panic=-1 cryptomgr.notests raid=noautodetect%s%s%s%s%s",
+		tsc, tcg ? " no_timer_check" : "",
 		init && !sv->spec.getty ? " systemd.getty_auto=no TERM=dumb" : "",
 		init ? " systemd.hostname=" : "", init ? sv->spec.name : "");
 }
