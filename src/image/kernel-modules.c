@@ -45,6 +45,7 @@ const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "pvpanic_mmio", 0, 1 },
 	{ "pvpanic_pci", 0, 1 },
 	{ "button", 0, 1 },
+	{ "evdev", 0, 1 }, /* how logind hears of the power button */
 	{ NULL },
 };
 

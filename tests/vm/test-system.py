@@ -105,7 +105,7 @@ def power_button(host):
     host.run("exec", vm, "sh", "-c", "systemctl stop uvms-agent.service & sleep 0.1")
     time.sleep(3)
     text = host.out("stop", "--timeout=20s", vm, timeout=120)
-    true("(acpi" in text or "(clean" in text, f"stop: {text}")
+    true("(acpi" in text, f"stop: {text}")
 
 
 def half_close(host):
