@@ -1,0 +1,101 @@
+/* What makes images: programs that are driven, and the subordinate ids of an ordinary user. */
+#include <fcntl.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "doctor-package.h"
+#include "doctor-parse.h"
+#include "doctor.h"
+#include "file.h"
+#include "path.h"
+#include "str.h"
+
+#define SUBIDS_NEEDED 65536
+
+static void look_program(
+	struct doctor_finding *f, const char *program, enum doctor_result result, const char *use)
+{
+	CLEANUP_FREE char *path = NULL, *remedy = NULL;
+
+	if (path_find_program(program, &path) == 0) {
+		doctor_found(f, DOCTOR_OK, NULL, "%s", path);
+		return;
+	}
+	remedy = doctor_package_remedy(program);
+	doctor_found(f, result, remedy, "%s is not installed: %s", program, use);
+}
+
+static void look_erofs(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_program(f, "mkfs.erofs", DOCTOR_WARNING, "no image can be built");
+}
+
+static void look_mmdebstrap(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_program(f, "mmdebstrap", DOCTOR_WARNING,
+		"no image can be built from Debian packages (--from-debian)");
+}
+
+static unsigned long subids(const char *file, const char *name)
+{
+	CLEANUP_FREE char *text = NULL;
+
+	if (file_read_at(AT_FDCWD, file, 1 << 20, &text, NULL) < 0)
+		return 0;
+	return doctor_parse_subids(text, name, getuid());
+}
+
+static void look_ids(const struct doctor_host *host, struct doctor_finding *f)
+{
+	struct passwd *pw = getpwuid(getuid());
+	const char *name = pw ? pw->pw_name : "USER";
+	CLEANUP_FREE char *remedy = NULL;
+
+	if (host->is_root) {
+		doctor_found(f, DOCTOR_OK, NULL, "root needs no subordinate ids");
+		return;
+	}
+	look_program(f, "newuidmap", DOCTOR_WARNING, "no image can be built by an ordinary user");
+	if (f->result != DOCTOR_OK)
+		return;
+	if (subids("/etc/subuid", name) >= SUBIDS_NEEDED &&
+		subids("/etc/subgid", name) >= SUBIDS_NEEDED) {
+		doctor_found(f, DOCTOR_OK, NULL, "%s has subordinate uids and gids", name);
+		return;
+	}
+	remedy = str_printf(
+		"as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+		name);
+	doctor_found(f, DOCTOR_WARNING, remedy,
+		"%s has no 65536 subordinate uids and gids: no image can be built", name);
+}
+
+/* Nothing of uvms uses them yet: a word for those who look for them. */
+static void look_later(struct doctor_finding *f, const char *program)
+{
+	CLEANUP_FREE char *path = NULL;
+
+	(void)path_find_program(program, &path);
+	doctor_found(f, DOCTOR_OK, NULL, "%s; not used yet", str_or(path, "not installed"));
+}
+
+static void look_skopeo(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_later(f, "skopeo");
+}
+
+static void look_passt(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_later(f, "passt");
+}
+
+const struct doctor_check doctor_image_checks[] = {
+	{ "mkfs.erofs", look_erofs },
+	{ "mmdebstrap", look_mmdebstrap },
+	{ "subordinate ids", look_ids },
+	{ "skopeo", look_skopeo },
+	{ "passt", look_passt },
+	{ 0 },
+};
