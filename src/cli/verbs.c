@@ -111,7 +111,7 @@ void verbs_print_table(void)
 		printf("verb\t%s\t%s\t%s\n", (*v)->name, str_or((*v)->arguments, ""),
 			(*v)->summary);
 		for (const struct option_def *o = (*v)->options; o && o->name; o++)
-			printf("option\t%s\t--%s\t%s\t%s\n", (*v)->name, o->name,
-				str_or(o->argument, ""), o->help);
+			printf("option\t%s\t--%s\t%s\t%s\t%s%.1s\n", (*v)->name, o->name,
+				str_or(o->argument, ""), o->help, o->letter ? "-" : "", &o->letter);
 	}
 }

@@ -48,5 +48,8 @@ const char *verbs_suggest(const char *word);
 void verbs_print_help(void);
 void verbs_print_verb_help(const struct verb *v);
 
-/* Machine-readable: "verb<TAB>NAME<TAB>SUMMARY", "option<TAB>VERB<TAB>--NAME<TAB>ARG<TAB>HELP". */
+/*
+ * Machine-readable: "verb<TAB>NAME<TAB>ARGUMENTS<TAB>SUMMARY",
+ * "option<TAB>VERB<TAB>--NAME<TAB>ARGUMENT<TAB>HELP<TAB>-LETTER".
+ */
 void verbs_print_table(void);
