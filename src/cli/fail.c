@@ -9,7 +9,7 @@
 #include "control-error.h"
 #include "str.h"
 
-static void fail_print(const char *format, va_list ap)
+__attribute__((format(printf, 1, 0))) static void fail_print(const char *format, va_list ap)
 {
 	char text[4096], safe[8192];
 
