@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -111,9 +112,25 @@ static int child_fds(const struct spawn *s, int *status_fd)
 	return 0;
 }
 
+/*
+ * PROGRAM is the file itself, opened while we were still who we were: a build directory below /root is
+ * closed to a VM's uid. Second choice only, as such a process is called by a number in /proc/PID/comm.
+ */
+static int child_replace(const struct spawn *s, int program)
+{
+	char *const *argv = (char *const *)s->argv;
+	char *const *env = s->env ? (char *const *)s->env : environ;
+
+	execvpe(s->path, argv, env);
+	if (errno != EACCES || program < 0)
+		return -errno;
+	syscall(SYS_execveat, program, "", argv, env, AT_EMPTY_PATH);
+	return -errno;
+}
+
 static int child_exec(const struct spawn *s, int *status_fd)
 {
-	int r;
+	int program = -EBADF, r;
 
 	if (s->cwd_fd >= 0 && fchdir(s->cwd_fd) < 0)
 		return -errno;
@@ -132,11 +149,10 @@ static int child_exec(const struct spawn *s, int *status_fd)
 		if (s->unshare_flags & 1 << bit)
 			(void)unshare(1 << bit);
 	}
+	if (s->uid != (uid_t)-1 && strchr(s->path, '/'))
+		program = open(s->path, O_PATH | O_CLOEXEC);
 	r = child_identity(s);
-	if (r < 0)
-		return r;
-	execvpe(s->path, (char *const *)s->argv, s->env ? (char *const *)s->env : environ);
-	return -errno;
+	return r < 0 ? r : child_replace(s, program);
 }
 
 int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd)

@@ -18,7 +18,7 @@ struct spawn {
 	size_t n_fds;
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -EBADF is /dev/null */
 	int cwd_fd;                         /* borrowed; -EBADF keeps the caller's */
-	uid_t uid;                          /* (uid_t)-1 keeps */
+	uid_t uid;                          /* (uid_t)-1 keeps; it need not reach PATH */
 	gid_t gid;                          /* (gid_t)-1 keeps */
 	bool no_new_privs;                  /* also empties every capability set when uid changes */
 	gid_t extra_gid;   /* one supplementary group beside GID; (gid_t)-1: none */

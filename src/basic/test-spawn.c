@@ -1,12 +1,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "fd.h"
+#include "file.h"
 #include "pidfd.h"
 #include "spawn.h"
+#include "str.h"
 #include "unit.h"
 
 static siginfo_t finish(int pidfd)
@@ -49,11 +54,39 @@ static void missing_program(void **state)
 	assert_int_equal(pidfd, -EBADF);
 }
 
+/* As below /root: the other user may execute the file, but cannot get at it. */
+static void program_in_a_closed_directory(void **state)
+{
+	char dir[] = "/tmp/test-spawn-XXXXXX";
+	CLEANUP_CLOSE int pidfd = -EBADF;
+	CLEANUP_FREE char *path = NULL;
+
+	if (geteuid() != 0)
+		skip();
+	assert_non_null(mkdtemp(dir));
+	path = str_printf("%s/true", dir);
+	struct spawn copy = { SPAWN_DEFAULTS, .path = "cp",
+		.argv = (const char *[]){ "cp", "/bin/true", path, NULL } };
+	assert_int_equal(spawn_process(&copy, NULL, &pidfd), 0);
+	assert_int_equal(spawn_wait(pidfd), 0);
+	pidfd = fd_close(pidfd);
+	struct spawn s = { SPAWN_DEFAULTS, .path = path, .argv = (const char *[]){ "true", NULL },
+		.uid = 12345, .gid = 12345, .no_new_privs = true };
+	assert_int_equal(spawn_process(&s, NULL, &pidfd), 0);
+	assert_int_equal(spawn_wait(pidfd), 0);
+	pidfd = fd_close(pidfd);
+	/* but what it may not execute, it may not */
+	assert_int_equal(chmod(path, 0700), 0);
+	assert_int_equal(spawn_process(&s, NULL, &pidfd), -EACCES);
+	assert_int_equal(file_remove_tree_at(AT_FDCWD, dir), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_named_descriptors),
 		cmocka_unit_test(missing_program),
+		cmocka_unit_test(program_in_a_closed_directory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
