@@ -59,8 +59,7 @@ static void look_qemu(const struct doctor_host *host, struct doctor_finding *f)
 
 	remedy = doctor_package_remedy("qemu-system-x86_64");
 	if (vmm_backend_program(vmm_backend_find("qemu"), &program) < 0) {
-		doctor_found(f, DOCTOR_MISSING, remedy, "qemu-system-x86_64 is not installed%s",
-			getenv("UVMS_QEMU") ? " ($UVMS_QEMU names no program)" : "");
+		doctor_found(f, DOCTOR_MISSING, remedy, "qemu-system-x86_64 is not installed");
 		return;
 	}
 	r = doctor_probe_line(program, "--version", &line);
