@@ -29,8 +29,7 @@ static int qemu_machine(const struct vmm_config *c, char ***v)
 	r |= strv_push(v, "-uuid");
 	r |= strv_push(v, c->uuid);
 	r |= strv_push(v, "-machine");
-	r |= strv_push(
-		v, "q35,hpet=off,smbus=off,usb=off,vmport=off,memory-backend=mem");
+	r |= strv_push(v, "q35,hpet=off,smbus=off,usb=off,vmport=off,memory-backend=mem");
 	r |= strv_push(v, "-accel");
 	r |= strv_push(v, kvm ? "kvm" : "tcg,thread=multi");
 	r |= strv_push(v, "-cpu");
