@@ -112,8 +112,9 @@ static void refuses_circles_and_unknown_compression(void **state)
 static void archive_is_what_cpio_reads(void **state)
 {
 	static const struct kernel_modules_want want[] = { { "b", 1 }, { NULL, 0 } };
-	static const char expected[] = "uvms\nuvms/modules.list\nuvms/modules.late\nuvms/modules\nuvms/modules/a.ko\n"
-				       "uvms/modules/b.ko\na.ko\nb.ko\n";
+	static const char expected[] =
+		"uvms\nuvms/modules.list\nuvms/modules.late\nuvms/modules\nuvms/modules/a.ko\n"
+		"uvms/modules/b.ko\na.ko\nb.ko\n";
 	int dir = *(int *)*state;
 	CLEANUP(kernel_modules_finish) struct kernel_modules m = { 0 };
 	CLEANUP_CLOSE int fd = fd_memfd("test");
