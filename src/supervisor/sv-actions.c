@@ -438,6 +438,9 @@ int sv_actions_start(struct sv *sv)
 	}
 	if (!sv->failure)
 		start_fail(sv, r, strdup(strerror(-r)), NULL);
+	/* it never lived: the name is free for a better try */
+	if (sv->vm_fd >= 0 && faccessat(sv->vm_fd, "last", F_OK, 0) < 0)
+		sv->spec.keep = false;
 	clean_up(sv);
 	sv_control_tell_end(sv);
 	return r;

@@ -213,10 +213,25 @@ static void plan_uuid(const char *name, char out[static 37])
 	snprintf(out, 37, "%.8s-%.4s-%.4s-%.4s-%.12s", id, id + 8, id + 12, id + 16, id + 20);
 }
 
+/* What systemd ≥ 254 takes from SMBIOS (systemd.system-credentials(7)); the agent serves older ones. */
+static int plan_credentials(struct sv *sv, char ***ret)
+{
+	char id[33];
+	int r = 0;
+
+	if (sv->spec.command || sv->spec.attached)
+		return 0;
+	vm_name_id("machine-id", sv->spec.name, id);
+	r |= strv_pushf(ret, "io.systemd.credential:system.hostname=%s", sv->spec.name);
+	r |= strv_pushf(ret, "io.systemd.credential:system.machine_id=%s", id);
+	return r < 0 ? -ENOMEM : 0;
+}
+
 static int plan_add_vmm(struct sv *sv, char **ret_reason)
 {
 	CLEANUP_FREE char *cmdline = plan_cmdline(sv);
 	struct vmm_disk disks[VMM_DISKS_MAX] = { 0 };
+	CLEANUP(strv_freep) char **credentials = NULL;
 	char **argv = NULL, uuid[37];
 	struct vmm_config c = {
 		.name = sv->spec.name,
@@ -234,6 +249,10 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 
 	if (!cmdline)
 		return -ENOMEM;
+	r = plan_credentials(sv, &credentials);
+	if (r < 0)
+		return r;
+	c.oem_strings = (const char *const *)credentials;
 	plan_uuid(sv->spec.name, uuid);
 	for (size_t i = 0; i < c.n_disks && i < ARRAY_SIZE(disks); i++) {
 		snprintf(disks[i].serial, sizeof disks[i].serial, "layer%zu", i);

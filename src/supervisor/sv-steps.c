@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -197,7 +198,13 @@ static int make_pair(struct sv *sv, enum vmm_fd vmm_end, int *ret_ours)
 static int make_control(struct sv *sv)
 {
 	int fd = sockun_listen_at(sv->dir_fd, "control", 0660, 64);
+	struct group *g = geteuid() == 0 ? getgrnam("uvms") : NULL;
 
+	/* system VMs: root and the group that equals it (SECURITY.md) */
+	if (fd >= 0 && g && fchownat(sv->dir_fd, "control", 0, g->gr_gid, 0) < 0) {
+		close(fd);
+		return -errno;
+	}
 	return fd < 0 ? fd : control_server_listen_consume(sv->control, fd);
 }
 

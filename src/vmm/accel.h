@@ -3,8 +3,8 @@
  *
  * A /dev/kvm that opens, creates a VM and even reaches HLT proves nothing: a software KVM (no vmx or
  * svm flag) does all that at some million instructions a second, and a stock guest hangs in it. So a
- * tiny real-mode guest runs 100,000 rounds of dec/jnz: ≈ 0.05 ms on hardware, ≈ 10 ms nested in an
- * emulated host, ≈ 97 ms on a software KVM. Not at HLT after 25 ms means: emulate.
+ * tiny real-mode guest runs 40,000 rounds of dec/jnz: ≈ 0.02 ms on hardware, ≈ 4 ms nested in an
+ * emulated host, ≈ 39 ms on a software KVM. Not at HLT after 10 ms of CPU time means: emulate.
  */
 #pragma once
 
@@ -20,7 +20,7 @@ struct accel {
 	char reason[160];   /* one line for people */
 };
 
-/* Probes now; at most ≈ 30 ms for KVM and 10 ms for the clock. */
+/* Probes now; at most ≈ 30 ms of CPU time. */
 void accel_probe(struct accel *ret);
 
 /* The same, kept in RUNTIME/.accel for this boot of the host. */
