@@ -22,6 +22,13 @@ static const struct option_def options[] = {
 	{ 0 },
 };
 
+static const struct option_def shell_options[] = {
+	{ "env", 'e', "NAME=VALUE", OPTION_STRV, &arg_env, "environment of the shell" },
+	{ "workdir", 'w', "DIR", OPTION_STRING, &arg_workdir, "its working directory" },
+	{ "user", 'u', "USER[:GROUP]", OPTION_STRING, &arg_user, "its user in the guest" },
+	{ 0 },
+};
+
 static int exec_in(const char *name, const char *const *command, bool tty)
 {
 	struct session_command c = { .argv = command,
@@ -29,7 +36,7 @@ static int exec_in(const char *name, const char *const *command, bool tty)
 		.user = arg_user,
 		.workdir = arg_workdir,
 		.tty = tty,
-		.stdin_open = true };
+		.stdin_open = arg_interactive || tty || !isatty(STDIN_FILENO) };
 	struct session_result result;
 	CLEANUP_CLOSE int agent = -EBADF;
 
@@ -71,7 +78,7 @@ const struct verb verb_shell = {
 	.name = "shell",
 	.arguments = "[OPTIONS] NAME",
 	.summary = "open a shell in a running VM",
-	.options = options,
+	.options = shell_options,
 	.min = 1,
 	.max = 1,
 	.usage_exit = UVMS_EXIT_UVMS,

@@ -222,7 +222,7 @@ static int run_attached(const struct vm_spec *s)
 		.user = s->user,
 		.workdir = s->workdir,
 		.tty = arg_tty,
-		.stdin_open = true,
+		.stdin_open = arg_interactive || arg_tty || !isatty(STDIN_FILENO),
 		.is_main = true };
 	session_run_consume(TAKE_FD(agent), &c, &result);
 	if (result.source == SESSION_LOST)

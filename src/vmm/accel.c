@@ -222,21 +222,28 @@ static int accel_boot_id(char out[static 37])
 	return 0;
 }
 
-/* "BOOT-ID KVM LOOP TSC REASON": a note of our own, but read as carefully as any. */
+/* Whether /dev/kvm may be opened: what changes without a new boot, and makes a verdict stale. */
+static int accel_access(void)
+{
+	return access("/dev/kvm", R_OK | W_OK) == 0;
+}
+
+/* "BOOT-ID ACCESS KVM LOOP TSC REASON": a note of our own, but read as carefully as any. */
 static int accel_load(int dir, const char *boot_id, struct accel *ret)
 {
 	CLEANUP_FREE char *text = NULL;
 	struct accel a = { 0 };
 	unsigned long long loop, khz;
+	int may_open, kvm, at = 0, r;
 	char id[37];
-	int kvm, at = 0, r;
 
 	r = file_read_at(dir, ".accel", 512, &text, NULL);
 	if (r < 0)
 		return r;
-	if (sscanf(text, "%36s %d %llu %llu %n", id, &kvm, &loop, &khz, &at) != 4 || at == 0)
+	if (sscanf(text, "%36s %d %d %llu %llu %n", id, &may_open, &kvm, &loop, &khz, &at) != 5 ||
+		at == 0)
 		return -EBADMSG;
-	if (!str_eq(id, boot_id))
+	if (!str_eq(id, boot_id) || may_open != accel_access())
 		return -ESTALE;
 	a.kvm = kvm == 1;
 	a.loop_usec = loop;
@@ -248,8 +255,9 @@ static int accel_load(int dir, const char *boot_id, struct accel *ret)
 
 static void accel_save(int dir, const char *boot_id, const struct accel *a)
 {
-	CLEANUP_FREE char *text = str_printf("%s %d %llu %llu %s\n", boot_id, a->kvm,
-		(unsigned long long)a->loop_usec, (unsigned long long)a->tsc_khz, a->reason);
+	CLEANUP_FREE char *text = str_printf("%s %d %d %llu %llu %s\n", boot_id, accel_access(),
+		a->kvm, (unsigned long long)a->loop_usec, (unsigned long long)a->tsc_khz,
+		a->reason);
 
 	if (text)
 		(void)file_write_at(dir, ".accel", text, strlen(text), 0644);
@@ -262,12 +270,10 @@ void accel_get(const struct vm_dirs *dirs, struct accel *ret)
 	bool may_keep;
 
 	may_keep = dir >= 0 && accel_boot_id(boot_id) >= 0;
-	if (may_keep && accel_load(dir, boot_id, ret) == 0 &&
-		(!ret->kvm || access("/dev/kvm", R_OK | W_OK) == 0))
+	if (may_keep && accel_load(dir, boot_id, ret) == 0)
 		return;
 	accel_probe(ret);
 	ret->tsc_khz = accel_tsc_khz();
-	/* a file mode is mended without a new boot: do not keep that verdict */
-	if (may_keep && (ret->kvm || access("/dev/kvm", R_OK | W_OK) == 0))
+	if (may_keep)
 		accel_save(dir, boot_id, ret);
 }

@@ -295,13 +295,13 @@ def stopped_processes(host):
     os.kill(host.status(vm)["vmm_pid"], signal.SIGSTOP)
     start = time.monotonic()
     host.run("stop", "--timeout=3s", vm, check=0, timeout=60)
-    true(time.monotonic() - start < 20, "too slow")
+    true(time.monotonic() - start < 40, "too slow")
     equal(host.status(vm)["outcome"], "forced", "outcome")
     host.run("start", vm, check=0)
     os.kill(vsockd_pid(host), signal.SIGSTOP)
     start = time.monotonic()
     host.run("stop", "--timeout=3s", vm, check=0, timeout=60)
-    true(time.monotonic() - start < 20, "too slow")
+    true(time.monotonic() - start < 40, "too slow")
 
 
 def two_starters(host):
@@ -356,7 +356,7 @@ def vmm_faults(host):
         start = time.monotonic()
         p = host.run("run", "--name", vm, BB, "--", "true")
         true(p.returncode == 125 and b"did not" in p.stderr, f"hangs: {p.stderr!r}")
-        true(time.monotonic() - start < 25, "too slow")
+        true(time.monotonic() - start < 45, "too slow")
         del host.env["UVMS_QEMU"]
 
 
