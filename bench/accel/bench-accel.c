@@ -42,7 +42,8 @@ int main(void)
 		ms[i] = probe_once();
 	qsort(ms, RUNS, sizeof *ms, compare);
 	accel_probe(&accel);
-	printf("{\"bench\":\"accel\",\"runs\":%d,\"median_ms\":%.2f,\"max_ms\":%.2f,\"kvm\":%s}\n", RUNS,
-		(ms[RUNS / 2 - 1] + ms[RUNS / 2]) / 2, ms[RUNS - 1], accel.kvm ? "true" : "false");
+	printf("{\"bench\":\"accel\",\"runs\":%d,\"median_ms\":%.2f,\"max_ms\":%.2f,\"kvm\":%s}\n",
+		RUNS, (ms[RUNS / 2 - 1] + ms[RUNS / 2]) / 2, ms[RUNS - 1],
+		accel.kvm ? "true" : "false");
 	return 0;
 }
