@@ -121,6 +121,44 @@ static void dead_says_rst_and_ends(void **state)
 	leave();
 }
 
+/* A host program that never reads holds its slot for VSOCK_LINGER_USEC and no longer. */
+static void draining_has_an_end(void **state)
+{
+	for (int told = 0; told < 2; told++) {
+		struct vsock_pkt p;
+		uint64_t now;
+
+		bring(VSOCK_DRAINING);
+		now = loop_now_usec();
+		assert_in_range(c.timer.at_usec, now + VSOCK_LINGER_USEC - 1000000,
+			now + VSOCK_LINGER_USEC);
+		if (told) { /* the guest has its RST: nothing is left to say */
+			assert_true(output(&p));
+			assert_int_equal(p.op, VSOCK_OP_RST);
+			assert_int_equal(c.state, VSOCK_DRAINING);
+		}
+		c.timer.fn(&c.timer);
+		assert_int_equal(c.state, told ? VSOCK_FREE : VSOCK_DEAD);
+		assert_int_equal(c.fd, -EBADF);
+		leave();
+	}
+}
+
+/* The host reads everything in time: no deadline stays behind. */
+static void drained_has_no_timer(void **state)
+{
+	static uint8_t buf[VSOCK_BUF_BYTES];
+
+	bring(VSOCK_DRAINING);
+	while (c.state == VSOCK_DRAINING) {
+		assert_true(read(far_end, buf, sizeof buf) > 0);
+		c.source.fn(&c.source, EPOLLOUT);
+	}
+	assert_int_equal(c.state, VSOCK_DEAD);
+	assert_true(list_empty(&c.timer.link));
+	leave();
+}
+
 /* A ring that is full to the credit, to the byte; one more is too much. */
 static void credit_to_the_byte(void **state)
 {
@@ -166,6 +204,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_state_and_operation),
 		cmocka_unit_test(dead_says_rst_and_ends),
+		cmocka_unit_test(draining_has_an_end),
+		cmocka_unit_test(drained_has_no_timer),
 		cmocka_unit_test(credit_to_the_byte),
 		cmocka_unit_test(counters_wrap),
 	};

@@ -65,8 +65,9 @@ static void vsock_conn_timeout(struct loop_timer *t)
 {
 	struct vsock_conn *c = CONTAINER_OF(t, struct vsock_conn, timer);
 
-	/* a guest that was never asked need not hear that nobody asks any more */
-	if (c->owes & VSOCK_OWES_REQUEST)
+	/* a guest that was never asked, or was told the end already, need not hear of it */
+	if ((c->owes & VSOCK_OWES_REQUEST) ||
+		(c->state == VSOCK_DRAINING && !(c->owes & VSOCK_OWES_RST)))
 		vsock_conn_end(c);
 	else
 		vsock_conn_reset(c);
@@ -249,6 +250,7 @@ static void vsock_conn_drained(struct vsock_conn *c)
 		shutdown(c->fd, SHUT_WR);
 	} else if (c->state == VSOCK_DRAINING) {
 		vsock_conn_close(c);
+		loop_timer_clear(&c->timer);
 		if (c->owes & VSOCK_OWES_RST)
 			c->state = VSOCK_DEAD;
 		else
@@ -319,7 +321,8 @@ static void vsock_conn_on_shutdown(
 
 	c->guest_shut |= fresh;
 	if (c->guest_shut == VSOCK_SHUTDOWN_BOTH) {
-		loop_timer_clear(&c->timer);
+		/* a host program that never reads must not keep the slot for ever */
+		loop_timer_set(c->loop, &c->timer, VSOCK_LINGER_USEC);
 		c->state = VSOCK_DRAINING;
 		c->owes = 0;
 		vsock_conn_owe(c, VSOCK_OWES_RST);

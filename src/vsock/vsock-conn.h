@@ -14,7 +14,7 @@
  *
  *   REQUESTED  the host called; the guest has not answered (VSOCK_REQUEST_USEC, then reset)
  *   OPEN       bytes flow; each direction may end by itself
- *   DRAINING   the guest is done both ways; the ring still goes to the host
+ *   DRAINING   the guest is done both ways; the ring still goes to the host (VSOCK_LINGER_USEC)
  *   DEAD       a RST is owed, nothing else is left
  *
  * The table in vsock-conn.c has an answer for each state and operation. An end is told once by
@@ -34,6 +34,7 @@
 #define VSOCK_PACKET_MAX    65536 /* bytes of payload */
 #define VSOCK_REQUEST_USEC  2000000
 #define VSOCK_SHUTDOWN_USEC 2000000
+#define VSOCK_LINGER_USEC   60000000
 
 enum vsock_conn_state {
 	VSOCK_FREE,

@@ -115,6 +115,16 @@ static void vsock_mux_reset(struct vsock_mux *m, const struct vsock_pkt *p)
 	m->hooks->wake(m);
 }
 
+/* How full the table may be for one more call of the guest to PORT. */
+static unsigned vsock_mux_guest_max(uint32_t port)
+{
+	unsigned kept = VSOCK_CONNS_HOST;
+
+	if (port == VSOCK_PORT_AGENT)
+		kept -= VSOCK_CONNS_HOME;
+	return VSOCK_CONNS_MAX - kept;
+}
+
 /* Opens the host's end for a REQUEST; NULL, or why not. */
 static const char *vsock_mux_accept(
 	struct vsock_mux *m, const struct vsock_key *key, const struct vsock_pkt *p)
@@ -124,6 +134,8 @@ static const char *vsock_mux_accept(
 
 	if (!vsock_policy_allows(VSOCK_GUEST_TO_HOST, key->peer_port))
 		return "not allowed";
+	if (m->table.n_used >= vsock_mux_guest_max(key->peer_port))
+		return "too many connections";
 	c = vsock_table_take(&m->table, key);
 	if (!c)
 		return "too many connections";

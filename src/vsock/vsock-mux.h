@@ -17,6 +17,13 @@
 
 #define VSOCK_RESETS_MAX 128
 
+/*
+ * Slots that a guest's calls never take, so that whatever its programs open, the host can still
+ * call the agent (VSOCK_CONNS_HOST) and the agent can still call home (VSOCK_CONNS_HOME of them).
+ */
+#define VSOCK_CONNS_HOST 64
+#define VSOCK_CONNS_HOME 16
+
 struct vsock_mux;
 
 struct vsock_mux_hooks {

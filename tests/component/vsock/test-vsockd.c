@@ -11,8 +11,9 @@
 
 #include "fake-frontend.h"
 #include "fd.h"
+#include "sandbox.h"
 #include "unit.h"
-#include "vsock-table.h"
+#include "vsock-mux.h"
 
 static struct fake f;
 
@@ -263,31 +264,49 @@ static void many_connections(void **state)
 	fake_stop(&f);
 }
 
-/* All 1023, then one more; the agent's call from the host is refused like any other then. */
-static void table_is_full(void **state)
+/* The guest's share of the table, then one more: that one is refused, and nobody else. */
+static void guest_fills_its_share(void **state)
 {
-	int l, fd;
+	int l, home, fd, fds[VSOCK_CONNS_HOST], held[VSOCK_CONNS_MAX];
+	uint32_t port, ports[VSOCK_CONNS_HOST];
 	struct vsock_pkt p;
 	char c;
 
+	if (sandbox_want_fds(2 * VSOCK_CONNS_MAX) < 0)
+		skip();
 	fake_setup(&f);
 	l = fake_listen(&f, 7000, 2048);
-	for (unsigned i = 0; i < VSOCK_CONNS_MAX; i++) {
-		p = fake_pkt(VSOCK_OP_REQUEST, 1000 + i, 7000);
-		fake_tx(&f, &p, NULL, 0);
-		fake_expect(&f, VSOCK_OP_RESPONSE, 1000 + i, NULL);
-	}
+	home = fake_listen(&f, VSOCK_PORT_AGENT, 64);
+	for (unsigned i = 0; i < VSOCK_CONNS_MAX - VSOCK_CONNS_HOST; i++)
+		held[i] = guest_calls(l, 1000 + i, 7000);
 	p = fake_pkt(VSOCK_OP_REQUEST, 99, 7000);
 	fake_tx(&f, &p, NULL, 0);
 	fake_expect(&f, VSOCK_OP_RST, 99, NULL);
+	/* the agent still calls home, and its places are not endless either */
+	for (unsigned i = 0; i < VSOCK_CONNS_HOME; i++)
+		fds[i] = guest_calls(home, 50000 + i, VSOCK_PORT_AGENT);
+	p = fake_pkt(VSOCK_OP_REQUEST, 99, VSOCK_PORT_AGENT);
+	fake_tx(&f, &p, NULL, 0);
+	fake_expect(&f, VSOCK_OP_RST, 99, NULL);
+	for (unsigned i = 0; i < VSOCK_CONNS_HOME; i++) {
+		guest_closes(50000 + i, VSOCK_PORT_AGENT);
+		close(fds[i]);
+	}
+	/* the host gets through to the agent, up to the last place */
+	for (unsigned i = 0; i < VSOCK_CONNS_HOST; i++)
+		fds[i] = host_calls(VSOCK_PORT_AGENT, "", &ports[i]);
 	fd = fake_connect(&f);
 	assert_int_equal(write(fd, "CONNECT 5\n", 10), 10);
 	assert_int_equal(read(fd, &c, 1), 0);
 	close(fd);
-	guest_closes(1500, 7000);
-	p = fake_pkt(VSOCK_OP_REQUEST, 99, 7000);
-	fake_tx(&f, &p, NULL, 0);
-	fake_expect(&f, VSOCK_OP_RESPONSE, 99, NULL);
+	guest_closes(VSOCK_PORT_AGENT, ports[7]);
+	expect_eof(fds[7]);
+	close(host_calls(VSOCK_PORT_AGENT, "", &port));
+	for (unsigned i = 0; i < VSOCK_CONNS_HOST; i++)
+		close(fds[i]);
+	for (unsigned i = 0; i < VSOCK_CONNS_MAX - VSOCK_CONNS_HOST; i++)
+		close(held[i]);
+	close(home);
 	close(l);
 	fake_stop(&f);
 }
@@ -459,7 +478,7 @@ int main(void)
 		cmocka_unit_test(early_bytes_are_kept),
 		cmocka_unit_test(half_open_times_out),
 		cmocka_unit_test(many_connections),
-		cmocka_unit_test(table_is_full),
+		cmocka_unit_test(guest_fills_its_share),
 		cmocka_unit_test(slow_reader_stalls_alone),
 		cmocka_unit_test(close_after_write_loses_nothing),
 		cmocka_unit_test(pause_and_reset),
