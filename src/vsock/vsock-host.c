@@ -41,7 +41,21 @@ static int vsock_pending_take(struct vsock_pending *p)
 	loop_timer_clear(&p->timer);
 	list_remove(&p->link);
 	list_append(&p->host->idle, &p->link);
+	if (!list_empty(&p->host->accept_timer.link))
+		loop_job_add(p->host->loop, &p->host->accept_job);
 	return TAKE_FD(p->fd);
+}
+
+/* How long the oldest caller is still safe, when every place is taken; else 0. */
+static uint64_t vsock_host_full_usec(const struct vsock_host *h)
+{
+	uint64_t now = loop_now_usec(), until;
+
+	if (!list_empty(&h->idle))
+		return 0;
+	until = CONTAINER_OF(h->waiting.next, struct vsock_pending, link)->timer.at_usec -
+		VSOCK_HANDSHAKE_USEC + VSOCK_PENDING_SAFE_USEC;
+	return until > now ? until - now : 0;
 }
 
 static void vsock_pending_drop(struct vsock_pending *p)
@@ -106,12 +120,21 @@ static void vsock_host_wait_for_line(struct vsock_host *h, int fd_consume)
 	list_remove(&p->link);
 	list_append(&h->waiting, &p->link);
 	loop_timer_set(h->loop, &p->timer, VSOCK_HANDSHAKE_USEC);
+	vsock_pending_event(&p->source, 0); /* mostly the line is there already */
 }
 
 static void vsock_host_accept(struct vsock_host *h)
 {
+	loop_timer_clear(&h->accept_timer);
 	for (int i = 0; i < VSOCK_ACCEPTS_PER_TURN; i++) {
-		int fd = accept4(h->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		uint64_t full_usec = vsock_host_full_usec(h);
+		int fd;
+
+		if (full_usec > 0) {
+			loop_timer_set(h->loop, &h->accept_timer, full_usec);
+			return;
+		}
+		fd = accept4(h->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
 			vsock_host_wait_for_line(h, fd);

@@ -7,7 +7,9 @@
  *
  * The line is looked at with MSG_PEEK and only then taken, up to its newline: what follows it stays
  * in the socket for the guest. At most VSOCK_PENDING_MAX callers may be without a line; one more
- * costs the oldest its place, so a flood of silent ones cannot shut out somebody who speaks.
+ * costs the oldest its place, so a flood of silent ones cannot shut out somebody who speaks. But
+ * each has VSOCK_PENDING_SAFE_USEC first, or a flood would push out whoever was not on a CPU
+ * between his connect() and his write(); till then new ones wait in the listener's queue.
  */
 #pragma once
 
@@ -15,10 +17,11 @@
 
 #include "loop.h"
 
-#define VSOCK_PENDING_MAX    128
-#define VSOCK_LINE_MAX       32 /* bytes, newline included */
-#define VSOCK_HANDSHAKE_USEC 2000000
-#define VSOCK_PATH_MAX       64
+#define VSOCK_PENDING_MAX       256
+#define VSOCK_PENDING_SAFE_USEC 50000
+#define VSOCK_LINE_MAX          32 /* bytes, newline included */
+#define VSOCK_HANDSHAKE_USEC    2000000
+#define VSOCK_PATH_MAX          64
 
 struct vsock_host;
 
@@ -37,7 +40,7 @@ struct vsock_host {
 	struct loop *loop; /* borrowed */
 	struct loop_source source;
 	struct loop_job accept_job;     /* more may wait */
-	struct loop_timer accept_timer; /* descriptors had run out */
+	struct loop_timer accept_timer; /* descriptors or places had run out */
 	vsock_host_called *called;
 	int fd; /* owned */
 	char path[VSOCK_PATH_MAX];
