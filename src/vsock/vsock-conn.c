@@ -56,6 +56,11 @@ static void vsock_conn_reset(struct vsock_conn *c)
 	vsock_conn_owe(c, VSOCK_OWES_RST);
 }
 
+void vsock_conn_abort(struct vsock_conn *c)
+{
+	vsock_conn_reset(c);
+}
+
 void vsock_conn_drop(struct vsock_conn *c)
 {
 	vsock_conn_end(c);

@@ -111,6 +111,9 @@ void vsock_conn_bury(struct vsock_conn *c, const struct vsock_key *key);
 void vsock_conn_input(
 	struct vsock_conn *c, const struct vsock_pkt *p, struct iovec *payload, size_t n);
 
+/* Ends it for both sides: the host sees it now, the guest when it takes its RST. */
+void vsock_conn_abort(struct vsock_conn *c);
+
 /* Ends it at once, without a word to the guest: the guest is gone, or started anew. */
 void vsock_conn_drop(struct vsock_conn *c);
 

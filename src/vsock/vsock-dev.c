@@ -185,6 +185,7 @@ static void vsock_dev_started(struct vu_backend *b, unsigned queue, bool anew)
 {
 	struct vsock_dev *d = vsock_dev_of(b);
 
+	loop_timer_clear(&d->absent);
 	if (!anew || !d->stopped)
 		return;
 	d->stopped = false;
@@ -193,7 +194,16 @@ static void vsock_dev_started(struct vu_backend *b, unsigned queue, bool anew)
 
 static void vsock_dev_stopped(struct vu_backend *b, unsigned queue)
 {
-	vsock_dev_of(b)->stopped = true;
+	struct vsock_dev *d = vsock_dev_of(b);
+
+	d->stopped = true;
+	if (!b->queues[VSOCK_QUEUE_RX].running && !b->queues[VSOCK_QUEUE_TX].running)
+		loop_timer_set(d->loop, &d->absent, VSOCK_DEV_ABSENT_USEC);
+}
+
+static void vsock_dev_absent(struct loop_timer *t)
+{
+	vsock_mux_guest_absent(CONTAINER_OF(t, struct vsock_dev, absent)->mux);
 }
 
 static void vsock_dev_ended(struct vu_backend *b, int error, const char *what)
@@ -218,6 +228,7 @@ int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux
 	d->loop = loop;
 	d->stopped = false;
 	loop_job_init(&d->job, vsock_dev_turn);
+	loop_timer_init(&d->absent, vsock_dev_absent);
 	return vu_backend_open(&d->backend, loop, &vsock_dev_device, fd_consume);
 }
 
@@ -225,4 +236,5 @@ void vsock_dev_close(struct vsock_dev *d)
 {
 	vu_backend_close(&d->backend);
 	loop_job_clear(&d->job);
+	loop_timer_clear(&d->absent);
 }

@@ -6,13 +6,19 @@
  * VSOCK_DEV_BUDGET packets and direction, so the socket side is never starved by a busy guest.
  * Every chain is finished in the turn that takes it: between turns nothing is in flight, and the
  * ring's own indices say all there is to know.
+ *
+ * A VMM stops the queues for a pause and for a reset of the guest, and does not say which. A pause
+ * keeps its connections; after a reset the driver starts its rings anew, and then they end. But it
+ * may never come: so after VSOCK_DEV_ABSENT_USEC with no queue running they end as well, and a guest
+ * that was only paused for so long finds their resets.
  */
 #pragma once
 
 #include "vsock-mux.h"
 #include "vu-backend.h"
 
-#define VSOCK_DEV_BUDGET 256
+#define VSOCK_DEV_BUDGET      256
+#define VSOCK_DEV_ABSENT_USEC 60000000
 
 struct vsock_dev;
 
@@ -27,6 +33,7 @@ struct vsock_dev {
 	const struct vsock_dev_hooks *hooks; /* borrowed */
 	struct loop *loop;                   /* borrowed */
 	struct loop_job job;
+	struct loop_timer absent; /* runs while no queue does */
 	bool stopped;             /* since the last time that a queue began */
 	struct virtq_chain chain; /* the one being worked on */
 };

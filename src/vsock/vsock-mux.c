@@ -229,6 +229,17 @@ bool vsock_mux_output(struct vsock_mux *m, struct vsock_pkt *ret, struct iovec *
 	return false;
 }
 
+void vsock_mux_guest_absent(struct vsock_mux *m)
+{
+	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
+		struct vsock_conn *c = &m->table.conns[i];
+
+		/* a call that the guest has not seen has its own deadline */
+		if (c->state != VSOCK_FREE && !(c->owes & VSOCK_OWES_REQUEST))
+			vsock_conn_abort(c);
+	}
+}
+
 void vsock_mux_guest_reset(struct vsock_mux *m)
 {
 	m->n_resets = 0;

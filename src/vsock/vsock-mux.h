@@ -68,5 +68,8 @@ bool vsock_mux_has_output(const struct vsock_mux *m);
 bool vsock_mux_output(struct vsock_mux *m, struct vsock_pkt *ret, struct iovec *room, size_t n,
 	uint64_t room_bytes);
 
+/* The guest takes nothing and may never again: no host program may wait for it any longer. */
+void vsock_mux_guest_absent(struct vsock_mux *m);
+
 /* The guest began anew: every connection ends, but not the calls that it has not seen yet. */
 void vsock_mux_guest_reset(struct vsock_mux *m);

@@ -423,6 +423,27 @@ static void pause_and_reset(void **state)
 	fake_stop(&f);
 }
 
+/* The driver is gone for good: who calls then is told within the time for an answer. */
+static void calls_to_a_stopped_guest(void **state)
+{
+	uint32_t base[2];
+	uint64_t start;
+	int fd;
+
+	fake_setup(&f);
+	for (unsigned i = 0; i < FAKE_QUEUES; i++) {
+		fake_set_state(&f, VU_GET_VRING_BASE, i, 0);
+		fake_reply(&f, VU_GET_VRING_BASE, base, sizeof base);
+	}
+	fd = fake_connect(&f);
+	start = fake_now_usec();
+	assert_int_equal(write(fd, "CONNECT 5000\n", 13), 13);
+	expect_eof(fd);
+	assert_in_range(fake_now_usec() - start, 1800000, 2500000);
+	close(fd);
+	fake_stop(&f);
+}
+
 /* A live connection is in the file, and goes from it at its end. */
 static void table_is_kept(void **state)
 {
@@ -482,6 +503,7 @@ int main(void)
 		cmocka_unit_test(slow_reader_stalls_alone),
 		cmocka_unit_test(close_after_write_loses_nothing),
 		cmocka_unit_test(pause_and_reset),
+		cmocka_unit_test(calls_to_a_stopped_guest),
 		cmocka_unit_test(table_is_kept),
 		cmocka_unit_test(full_backlog),
 	};
