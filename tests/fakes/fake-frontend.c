@@ -24,6 +24,8 @@
 #include "spawn.h"
 #include "unit.h"
 
+bool fake_indirect;
+
 uint64_t fake_now_usec(void)
 {
 	struct timespec ts;
@@ -271,6 +273,12 @@ void fake_desc(struct fake *f, unsigned q, uint16_t i, uint64_t addr, uint32_t l
 	memcpy(fake_at(f, q, 16u * i), &d, sizeof d);
 }
 
+/* Descriptor I becomes what refers to a table of N at AT, in which the chain is already. */
+static void fake_refer(struct fake *f, unsigned q, uint16_t i, uint64_t at, unsigned n)
+{
+	fake_desc(f, q, i, at, 16 * n, VRING_DESC_F_INDIRECT, 0);
+}
+
 void fake_publish(struct fake *f, unsigned q, uint16_t avail_idx)
 {
 	f->rings[q].avail = avail_idx;
@@ -332,6 +340,12 @@ void fake_post_rx(struct fake *f, unsigned n)
 
 		fake_desc(f, 0, i, FAKE_RX_AT + (uint64_t)i * FAKE_RX_BYTES, FAKE_RX_BYTES,
 			VRING_DESC_F_WRITE, 0);
+		if (fake_indirect) {
+			uint64_t table = FAKE_TABLES + 0x8000 + 16u * i;
+
+			memcpy(f->mem + table, fake_at(f, 0, 16u * i), 16);
+			fake_refer(f, 0, i, table, 1);
+		}
 		fake_offer(f, 0, i);
 	}
 	fake_kick(f, 0);
@@ -364,6 +378,14 @@ void fake_tx(struct fake *f, const struct vsock_pkt *p, const void *payload, siz
 	fake_desc(
 		f, 1, 2 * slot, at, VSOCK_HEADER_BYTES, len ? VRING_DESC_F_NEXT : 0, 2 * slot + 1);
 	fake_desc(f, 1, 2 * slot + 1, at + 64, (uint32_t)len, 0, 0);
+	if (fake_indirect) {
+		const uint16_t second = htole16(1);
+		uint64_t table = FAKE_TABLES + 32u * slot;
+
+		memcpy(f->mem + table, fake_at(f, 1, 32u * slot), 32);
+		memcpy(f->mem + table + 14, &second, sizeof second);
+		fake_refer(f, 1, 2 * slot, table, len ? 2 : 1);
+	}
 	fake_offer(f, 1, 2 * slot);
 	fake_kick(f, 1);
 }

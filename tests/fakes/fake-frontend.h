@@ -25,6 +25,7 @@
 #define FAKE_RX_AT     0x100000u
 #define FAKE_TX_AT     0x800000u
 #define FAKE_SCRATCH   0x80000u
+#define FAKE_TABLES    0x60000u /* indirect tables, when fake_indirect */
 
 struct fake_ring {
 	uint64_t at; /* guest address of the descriptors */
@@ -40,6 +41,9 @@ struct fake {
 	struct fake_ring rings[FAKE_QUEUES];
 	int fds_at_start; /* of vsockd, after the handshake */
 };
+
+/* Whether packets go in indirect descriptors, both ways. The guest's choice, packet by packet. */
+extern bool fake_indirect;
 
 void fake_start(struct fake *f);                   /* the process, connected, nothing said */
 void fake_handshake(struct fake *f);               /* as QEMU does, up to running rings */
