@@ -2,15 +2,16 @@
 
 #include "cleanup.h"
 #include "fd.h"
-#include "guest-forward.h"
 #include "guest-info.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
-#define AUTH_MS   2000
-#define LINGER_MS 2000
+#define AUTH_MS    2000
+#define REQUEST_MS 10000
+#define LINGER_MS  2000
 
 enum conn_state {
 	CONN_AUTH,
@@ -86,12 +87,25 @@ static void lost_session_over(struct guest_session *s, void *user)
 	set_session_over(user, s);
 }
 
+static int conn_refuse_session(struct guest_conn *c)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "too many sessions: %d are open", GUEST_SESSION_MAX);
+	guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
+					      .failed = { 125, EAGAIN, wire_str_from(text) } });
+	return -EAGAIN;
+}
+
 static int conn_exec(struct guest_conn *c, const struct agent_wire_msg *m)
 {
 	struct guest_session_owner owner = { .over = conn_session_over, .user = c };
 	int r;
 
-	r = guest_session_create(m, &c->frames, c->set->loop, c->set->reaper, &owner, &c->session);
+	r = c->set->n_sessions < GUEST_SESSION_MAX
+		    ? guest_session_create(
+			      m, &c->frames, c->set->loop, c->set->reaper, &owner, &c->session)
+		    : conn_refuse_session(c);
 	if (r < 0) {
 		c->ends_vm = m->exec.flags & AGENT_EXEC_MAIN;
 		conn_end(c);
@@ -117,8 +131,8 @@ static void conn_forward_opened(void *user, int error)
 
 static int conn_forward(struct guest_conn *c, const struct agent_wire_msg *m)
 {
-	if (guest_forward_create(m, &c->frames, c->set->loop, conn_forward_opened, c, &c->forward) <
-		0) {
+	if (guest_forward_create(
+		    m, &c->frames, &c->set->forwards, conn_forward_opened, c, &c->forward) < 0) {
 		conn_end(c);
 		return 0;
 	}
@@ -149,6 +163,7 @@ static int conn_info(struct guest_conn *c)
 
 static int conn_request(struct guest_conn *c, const struct agent_wire_msg *m)
 {
+	guest_timer_stop(&c->timer);
 	switch (m->type) {
 	case AGENT_WIRE_EXEC: return conn_exec(c, m);
 	case AGENT_WIRE_ATTACH: return conn_attach(c);
@@ -175,7 +190,7 @@ static int conn_auth(struct guest_conn *c, const struct agent_wire_msg *m)
 		return -EACCES;
 	c->state = CONN_REQUEST;
 	c->set->n_unauthenticated--;
-	guest_timer_stop(&c->timer);
+	guest_timer_arm(&c->timer, c->set->loop, REQUEST_MS, conn_timeout);
 	return guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_AUTH_OK,
 						     .auth_ok = { AGENT_WIRE_VERSION } });
 }
@@ -266,6 +281,7 @@ static void set_accept(struct guest_source *s, uint32_t events)
 int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume)
 {
 	set->fd = listen_fd_consume;
+	set->forwards.loop = set->loop;
 	LIST_INIT(&set->conns);
 	guest_source_init(&set->listener, set->loop, set->fd, set_accept);
 	guest_source_set(&set->listener, EPOLLIN);

@@ -4,15 +4,24 @@
  * Theory of operation. Anybody who reaches the hybrid socket can connect, so a connection may say one
  * thing only, AUTH, until it has shown the secret; it has 2 s for that, and at most
  * GUEST_CONN_UNAUTHENTICATED_MAX such connections exist: one more closes the oldest. After AUTH_OK
- * comes one request, which says what the rest of the connection is. A malformed or misplaced frame
+ * comes one request within 10 s, which says what the rest of the connection is. There may be
+ * GUEST_SESSION_MAX sessions (those whose host has gone count until their process is dead) and
+ * GUEST_FORWARD_MAX forwards; one more gets FAILED, and the control channel is not theirs to fill. A malformed or misplaced frame
  * closes its connection; the session that belonged to it is treated as one whose host has gone.
  */
 #pragma once
 
+#include "guest-forward.h"
 #include "guest-session.h"
 
 #define GUEST_CONN_UNAUTHENTICATED_MAX 16
-#define GUEST_CONN_MAX                 128 /* times 6 descriptors stays below RLIMIT_NOFILE's 1024 */
+#define GUEST_SESSION_MAX              64
+
+/*
+ * All that can be at once: those that say what they want, sessions (6 descriptors each), forwards
+ * that connect (2). With open forwards (2 each) that stays below RLIMIT_NOFILE's 1024.
+ */
+#define GUEST_CONN_MAX (2 * GUEST_CONN_UNAUTHENTICATED_MAX + GUEST_SESSION_MAX + GUEST_FORWARD_MAX)
 
 struct guest_conn;
 
@@ -25,6 +34,7 @@ struct guest_conn_set {
 
 	struct guest_source listener;
 	int fd; /* owned */
+	struct guest_forward_set forwards;
 	size_t n, n_unauthenticated, n_sessions;
 	LIST_HEAD(, guest_conn) conns;
 };

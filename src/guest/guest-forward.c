@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/param.h>
@@ -25,8 +26,8 @@ struct half {
 };
 
 struct guest_forward {
-	struct guest_loop *loop;     /* borrowed */
-	struct guest_frames *frames; /* borrowed; NULL once opened */
+	struct guest_forward_set *set; /* borrowed */
+	struct guest_frames *frames;   /* borrowed; NULL once opened */
 	struct guest_timer timer;
 	struct guest_source source[2]; /* 0: the host, 1: the service */
 	int fd[2];                     /* owned */
@@ -92,6 +93,15 @@ static void send_failed(struct guest_frames *frames, int error)
 	guest_frames_send(
 		frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
 				.failed = { 1, (uint32_t)error, wire_str_from(strerror(error)) } });
+}
+
+static void send_too_many(struct guest_frames *frames)
+{
+	char text[64];
+
+	snprintf(text, sizeof text, "too many forwards: %d are open", GUEST_FORWARD_MAX);
+	guest_frames_send(frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
+					  .failed = { 1, EAGAIN, wire_str_from(text) } });
 }
 
 static void forward_fail(struct guest_forward *f, int error)
@@ -211,8 +221,8 @@ static void forward_open(struct guest_forward *f)
 	f->frames = NULL;
 	f->fd[0] = guest_frames_steal(fr);
 	guest_source_stop(&f->source[1]);
-	guest_source_init(&f->source[0], f->loop, f->fd[0], host_event);
-	guest_source_init(&f->source[1], f->loop, f->fd[1], service_event);
+	guest_source_init(&f->source[0], f->set->loop, f->fd[0], host_event);
+	guest_source_init(&f->source[1], f->set->loop, f->fd[1], service_event);
 	guest_timer_stop(&f->timer);
 	opened(user, 0);
 	forward_pump(f);
@@ -227,7 +237,7 @@ static int forward_watch(struct guest_forward *f, int fd)
 	if (fd < 0)
 		return fd;
 	f->fd[1] = fd;
-	guest_source_init(&f->source[1], f->loop, fd, connect_event);
+	guest_source_init(&f->source[1], f->set->loop, fd, connect_event);
 	guest_source_set(&f->source[1], EPOLLOUT);
 	return 0;
 }
@@ -262,15 +272,23 @@ static void connect_timeout(struct guest_timer *t)
 }
 
 int guest_forward_create(const struct agent_wire_msg *m, struct guest_frames *frames,
-	struct guest_loop *l, void (*opened)(void *user, int error), void *user,
+	struct guest_forward_set *set, void (*opened)(void *user, int error), void *user,
 	struct guest_forward **ret)
 {
-	struct guest_forward *f = calloc(1, sizeof *f);
+	struct guest_forward *f;
 	int r;
 
-	if (!f)
+	if (set->n >= GUEST_FORWARD_MAX) {
+		send_too_many(frames);
+		return -EAGAIN;
+	}
+	f = calloc(1, sizeof *f);
+	if (!f) {
+		send_failed(frames, ENOMEM);
 		return -ENOMEM;
-	*f = (struct guest_forward){ .loop = l,
+	}
+	set->n++;
+	*f = (struct guest_forward){ .set = set,
 		.frames = frames,
 		.fd = { -EBADF, -EBADF },
 		.opened = opened,
@@ -281,7 +299,7 @@ int guest_forward_create(const struct agent_wire_msg *m, struct guest_frames *fr
 		guest_forward_destroy(f);
 		return r;
 	}
-	guest_timer_arm(&f->timer, l, CONNECT_MS, connect_timeout);
+	guest_timer_arm(&f->timer, set->loop, CONNECT_MS, connect_timeout);
 	*ret = f;
 	return 0;
 }
@@ -290,6 +308,7 @@ void guest_forward_destroy(struct guest_forward *f)
 {
 	if (!f)
 		return;
+	f->set->n--;
 	guest_timer_stop(&f->timer);
 	for (size_t i = 0; i < 2; i++) {
 		guest_source_stop(&f->source[i]);

@@ -315,6 +315,127 @@ class AgentTest(unittest.TestCase):
             c.close()
         self.assertLess(time.time() - start, 5)
 
+    def test_sessions_are_bounded(self):
+        before = self.a.fds()
+        conns = []
+        for _ in range(64):
+            conn = self.a.session()
+            conn.send(w.EXEC, w.exec_payload(["sleep", "100"], w.STDIN, user=ME))
+            self.assertEqual(conn.recv()[0], w.STARTED)
+            conns.append(conn)
+        self.assertEqual(self.a.run(["true"]).failed, (125, 11, "too many sessions: 64 are open"))
+        self.ping()
+        conns.pop().close()     # its process has to die before its place is free
+        for _ in range(50):
+            r = self.a.run(["true"])
+            if r.failed is None:
+                break
+            time.sleep(0.05)
+        self.assertEqual(r.exit, (1, 0))
+        for conn in conns:
+            conn.close()
+        self.settle(before)
+
+    def test_forwards_are_bounded(self):
+        before = self.a.fds()
+        server = socket.socket()
+        server.bind(("127.0.0.1", 0))
+        server.listen(200)
+        request = struct.pack("<BI", 1, server.getsockname()[1]) + w.text("")
+        conns = []
+        for _ in range(128):
+            conn = self.a.session()
+            conn.send(w.FORWARD, request)
+            self.assertEqual(conn.recv()[0], w.FORWARD_OK)
+            conns.append((conn, server.accept()[0]))
+        conn = self.a.session()
+        conn.send(w.FORWARD, request)
+        kind, p = conn.recv()
+        self.assertEqual((kind, p[:5], p[9:]), (w.FAILED, struct.pack("<BI", 1, 11),
+                                                b"too many forwards: 128 are open"))
+        self.assertIsNone(conn.recv()[0])
+        conn.close()
+        self.ping()
+        self.assertEqual(self.a.run(["true"]).exit, (1, 0))
+        for conn, service in conns:
+            conn.close()
+            service.close()
+        server.close()
+        self.settle(before)
+
+    def test_request_has_a_deadline(self):
+        conn = self.a.session()
+        start = time.time()
+        self.assertIsNone(conn.recv()[0])
+        self.assertTrue(9 < time.time() - start < 12)
+        conn.close()
+
+    def rss_kb(self):
+        with open("/proc/%d/status" % self.a.proc.pid) as f:
+            return int(next(l for l in f if l.startswith("VmRSS:")).split()[1])
+
+    def test_host_that_never_reads(self):
+        """Whatever it asks for, nothing grows, and the others are served."""
+        before, fds = self.rss_kb(), self.a.fds()
+        loud = self.a.session()
+        loud.send(w.EXEC, w.exec_payload(["yes"], user=ME))
+        echo = self.a.session()
+        echo.send(w.EXEC, w.exec_payload(["cat"], w.STDIN, user=ME))
+        echo.sock.settimeout(0.5)
+        for i in range(10000):
+            try:
+                echo.send(w.DATA, struct.pack("<BQ", 0, i * 16) + bytes(16))
+            except (TimeoutError, BrokenPipeError, ConnectionResetError):
+                break
+        ping = w.frame(w.PING, bytes(8))
+        self.a.home.sock.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < 64 << 20:
+                sent += self.a.home.sock.send(ping * 4096)
+        except TimeoutError:
+            pass
+        self.assertLess(sent, 64 << 20)
+        self.assertEqual(self.a.run(["true"]).exit, (1, 0))
+        if not os.environ.get("UVMS_SANITIZED"):
+            self.assertLess(self.rss_kb() - before, 2048)
+        # it reads at last: each whole PING that was sent has its answer
+        self.a.home.sock.settimeout(10)
+        for _ in range(sent // len(ping)):
+            self.assertEqual(self.a.home.recv()[0], w.PONG)
+        rest = -sent % len(ping)
+        if rest:
+            self.a.home.sock.sendall(ping[-rest:])
+            self.assertEqual(self.a.home.recv()[0], w.PONG)
+        for conn in (loud, echo):
+            conn.close()
+        self.settle(fds)
+
+    def test_client_vanishes_mid_stream(self):
+        before = self.a.fds()
+        for argv, flags in ((["yes"], 0), (["cat"], w.STDIN), (["sh", "-c", "trap '' HUP; yes"], 0),
+                            (["yes"], w.TTY)):
+            conn = self.a.session()
+            conn.send(w.EXEC, w.exec_payload(argv, flags, user=ME))
+            kind, p = conn.recv()
+            self.assertEqual(kind, w.STARTED)
+            pid = struct.unpack("<I", p)[0]
+            if flags & w.STDIN:
+                conn.send(w.DATA, struct.pack("<BQ", 0, 0) + bytes(w.CHUNK))
+            self.assertIn(conn.recv()[0], (w.DATA, w.ACK))
+            conn.close()        # with data of the agent's unread: a reset
+            for _ in range(130):
+                if not os.path.exists("/proc/%d" % pid):
+                    break
+                time.sleep(0.05)
+            else:
+                self.fail("%s is still there" % argv)
+        self.settle(before)
+
+    def ping(self):
+        self.a.home.send(w.PING, b"12345678")
+        self.assertEqual(self.a.home.recv(), (w.PONG, b"12345678"))
+
     def test_garbage(self):
         good = w.frame(w.EXEC, w.exec_payload(["true"], user=ME))
         for cut in range(1, len(good)):
@@ -359,6 +480,36 @@ class AgentLifeTest(unittest.TestCase):
     def test_dials_again(self):
         self.a.home.close()
         self.a.home, _ = accept_home(self.a.listener, self.a.secret)
+        self.a.home.sock.settimeout(10)
+        self.assertEqual(self.a.home.recv()[0], w.READY)
+
+    def test_sessions_outlive_the_control_channel(self):
+        conn = self.a.session()
+        conn.send(w.EXEC, w.exec_payload(["cat"], w.STDIN, user=ME))
+        self.assertEqual(conn.recv()[0], w.STARTED)
+        for i in range(3):      # and a host that ends it without a word, again and again
+            self.a.home.close()
+            sock, _ = self.a.listener.accept()
+            if i < 2:
+                self.a.home = w.Conn(sock)
+                self.assertEqual(self.a.home.recv()[0], w.HELLO)
+        self.a.home = w.Conn(sock)
+        self.assertEqual(self.a.home.recv()[0], w.HELLO)
+        self.a.home.send(w.WELCOME, struct.pack("<IQ", 1, time.time_ns()) + bytes(64))
+        self.assertEqual(self.a.home.recv()[0], w.READY)
+        conn.send(w.DATA, struct.pack("<BQ", 0, 0) + b"still here")
+        got = [conn.recv() for _ in range(2)]
+        self.assertIn((w.DATA, struct.pack("<BQ", 1, 0) + b"still here"), got)
+        conn.close()
+
+    def test_host_that_does_not_welcome(self):
+        self.a.home.close()
+        silent, _ = self.a.listener.accept()
+        self.a.listener.settimeout(15)
+        start = time.time()
+        self.a.home, _ = accept_home(self.a.listener, self.a.secret)    # it gives up and dials again
+        self.assertTrue(9 < time.time() - start < 12)
+        silent.close()
         self.a.home.sock.settimeout(10)
         self.assertEqual(self.a.home.recv()[0], w.READY)
 
