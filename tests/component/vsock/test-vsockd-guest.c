@@ -355,6 +355,7 @@ static void region_borders(void **state)
 	fake_handshake(&f);
 	fake_message(&f, VU_SET_MEM_TABLE, VU_FLAG_VERSION, regions, sizeof regions,
 		(int[]){ f.mem_fd, f.mem_fd, f.mem_fd }, 3);
+	fake_get_u64(&f, VU_GET_QUEUE_NUM); /* it is done before the first kick */
 	fake_post_rx(&f, FAKE_NUM);
 	vsock_wire_put(header, &p);
 	for (uint32_t part = 1; part < VSOCK_HEADER_BYTES; part++) {
