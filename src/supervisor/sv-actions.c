@@ -164,14 +164,13 @@ static void do_note_panic(struct sv *sv)
 	do_kill(sv);
 }
 
-static void do_fail(struct sv *sv)
+static void do_fail(struct sv *sv, enum sv_state last)
 {
 	CLEANUP_FREE char *tail = sv_console_tail(sv->console);
 
 	sv_blame(sv, "failed", "%s; the console's last lines:\n%s",
-		sv->status.vmm_pid && sv->status.boots
-			? "the guest was not ready within the start time-out"
-			: "the VMM did not answer within 15 s",
+		last == SV_STARTING ? "the VMM did not answer within 15 s"
+				    : "the guest was not ready within the start time-out",
 		str_or(tail, "(none)"));
 	sv->failure_errno = -ETIMEDOUT;
 	(void)str_set(&sv->failure, "the VM did not become ready");
@@ -273,7 +272,7 @@ static void act(struct sv *sv, enum sv_action action, enum sv_state last, const 
 	case SV_DO_PRESS_BUTTON: do_press_button(sv); break;
 	case SV_DO_QUIT: do_quit(sv); break;
 	case SV_DO_KILL: do_kill(sv); break;
-	case SV_DO_FAIL: do_fail(sv); break;
+	case SV_DO_FAIL: do_fail(sv, last); break;
 	case SV_DO_CRASH: do_crash(sv, cause); break;
 	case SV_DO_FINISH: do_finish(sv, last, cause); break;
 	case SV_ACTIONS: break;
