@@ -413,8 +413,10 @@ static void endless_queue(void **state)
 	fake_setup(&f);
 	pid = fork();
 	assert_true(pid >= 0);
-	for (; pid == 0;)
-		fake_tx(&f, &p, NULL, 0);
+	if (pid == 0) {
+		for (;;)
+			fake_tx(&f, &p, NULL, 0);
+	}
 	for (int i = 0; i < 50; i++) {
 		uint64_t start = fake_now_usec();
 		int fd = fake_connect(&f);
