@@ -14,6 +14,7 @@
 #define LIST_MAX  (64 * 1024)
 #define LATE_MAX  16
 #define LATE_NICE 10
+#define LATE_USEC 500000 /* loading a module is not preempted: let the start pass first */
 
 static int module_load(int fd)
 {
@@ -89,6 +90,7 @@ void guest_module_load_late(const char *list, const char *dir)
 	pid = late.n > 0 ? fork() : -1;
 	if (pid == 0) {
 		setpriority(PRIO_PROCESS, 0, LATE_NICE);
+		usleep(LATE_USEC);
 		for (size_t i = 0; i < late.n; i++)
 			(void)module_load(late.fds[i]);
 		_exit(0);

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Programs in VMs: `run IMAGE -- CMD`, `exec`, streams, signals, terminals, faults around them."""
+import fcntl
 import hashlib
 import json
 import os
@@ -7,9 +8,11 @@ import pathlib
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 
 from vmtest import Failure, Skip, equal, main, true
@@ -81,8 +84,7 @@ def terminal(host):
     if pid == 0:
         os.environ.update(host.env)
         os.execv(os.environ["UVMS_BUILD"] + "/uvms", ["uvms", "run", "-t", BB, "--", "sh", "-c", script])
-    subprocess.run(["stty", "-F", os.ttyname(fd) if os.isatty(fd) and False else f"/proc/{pid}/fd/0",
-                    "rows", "33", "cols", "101"], check=False)
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
     text = b""
     end = time.monotonic() + 60
     while b"up\r\n" not in text and time.monotonic() < end:
