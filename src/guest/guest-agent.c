@@ -326,6 +326,8 @@ int guest_agent_run(const struct guest_agent_config *config)
 	if (r < 0)
 		return r;
 	agent_call_home(&a);
+	if (config->while_calling)
+		config->while_calling(config->while_calling_data);
 	r = guest_loop_run(&a.loop);
 	return r < 0 ? r : a.ending;
 }

@@ -19,6 +19,9 @@ struct guest_agent_config {
 	const uint8_t *secret;                 /* borrowed; AGENT_WIRE_SECRET bytes */
 	const struct guest_proc_spec *command; /* borrowed; NULL: none */
 	bool ready_probe;                      /* SYSTEM: READY waits for systemd */
+	void (*while_calling)(
+		const void *);          /* done while the call home is on its way; may be NULL */
+	const void *while_calling_data; /* borrowed */
 };
 
 /*

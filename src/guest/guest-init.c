@@ -62,6 +62,10 @@ static void enter_root(const struct boot_desc *d)
 		r = guest_root_mount_volumes(d, &step);
 	if (r < 0)
 		guest_stop_fatal("cannot mount %s: %s", step, strerror(-r));
+}
+
+static void identity(const void *d)
+{
 	guest_root_identity(d);
 }
 
@@ -74,7 +78,9 @@ static void run_command(const struct boot_desc *d)
 		.console = true };
 	struct guest_agent_config config = { .mode = GUEST_AGENT_COMMAND,
 		.secret = d->secret,
-		.command = d->argv.n > 0 ? &command : NULL };
+		.command = d->argv.n > 0 ? &command : NULL,
+		.while_calling = identity,
+		.while_calling_data = d };
 	int r;
 
 	r = guest_transport_wait(&config.transport, CALL_MS);
@@ -158,6 +164,7 @@ void guest_init_run(void)
 	enter_root(&d);
 	if (d.mode == BOOT_DESC_COMMAND)
 		run_command(&d);
+	guest_root_identity(&d);
 	hand_over(&d, self);
 	guest_stop_fatal("unreachable");
 }

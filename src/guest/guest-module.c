@@ -81,18 +81,27 @@ static void module_keep(const char *name, int fd_consume, void *userdata)
 		close(fd_consume);
 }
 
+/* The modules' files and the program's are memory; nothing needs them any more. */
+static void free_initramfs(int old_root)
+{
+	(void)file_remove_tree_at(old_root, "uvms");
+	(void)unlinkat(old_root, "init", 0);
+}
+
 void guest_module_load_late(const char *list, const char *dir)
 {
+	CLEANUP_CLOSE int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct late_modules late = { 0 };
 	pid_t pid;
 
 	(void)module_each(list, dir, module_keep, &late); /* a kernel without any has no list */
-	pid = late.n > 0 ? fork() : -1;
+	pid = fork();
 	if (pid == 0) {
 		setpriority(PRIO_PROCESS, 0, LATE_NICE);
 		usleep(LATE_USEC);
 		for (size_t i = 0; i < late.n; i++)
 			(void)module_load(late.fds[i]);
+		free_initramfs(old_root);
 		_exit(0);
 	}
 	for (size_t i = 0; i < late.n; i++)

@@ -164,18 +164,6 @@ static int move_mounts(const char **step)
 	return 0;
 }
 
-/* The modules' files are memory; nothing needs them any more. */
-static void free_initramfs(void)
-{
-	CLEANUP_CLOSE int old = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	if (old < 0)
-		return;
-	file_remove_tree_at(old, "uvms");
-	umount2("/o", MNT_DETACH);
-	unlinkat(old, "init", 0);
-}
-
 static int mount_run(const struct boot_desc *d)
 {
 	int r;
@@ -199,7 +187,7 @@ int guest_root_switch(const struct boot_desc *d, const char **step)
 	if (r < 0)
 		return r;
 	*step = "switch root";
-	free_initramfs();
+	umount2("/o", MNT_DETACH);
 	if (chdir(ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
 		chdir("/") < 0)
 		return -errno;
