@@ -262,7 +262,10 @@ static int run(int argc, char **argv)
 	if (arg_rm && !arg_name)
 		arg_rm = false;
 	r = fill_spec(&spec, argv[0], argv + 1);
-	if (r == 0 && vm_spec_check(&spec, &reason) < 0)
+	if (r < 0) /* what is missing in it would be taken for what was not asked for */
+		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_FAILED, strerror(-r), NULL,
+			"the VM cannot be described");
+	if (vm_spec_check(&spec, &reason) < 0)
 		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_USAGE, NULL, "uvms help run",
 			"%s", str_or(reason, "out of memory"));
 	r = make_vm(&spec);

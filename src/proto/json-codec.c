@@ -153,18 +153,28 @@ static struct json_object *json_encode_strv(char *const *v)
 {
 	struct json_object *array = json_object_new_array();
 
-	for (; array && *v; v++)
-		json_object_array_add(array, json_object_new_string(*v));
+	for (; array && *v; v++) {
+		struct json_object *s = json_object_new_string(*v);
+
+		if (s && json_object_array_add(array, s) == 0)
+			continue;
+		json_object_put(s);
+		json_object_put(array);
+		return NULL;
+	}
 	return array;
+}
+
+static bool json_field_is_absent(const struct json_field *f, const void *slot)
+{
+	return (f->type == JSON_STR || f->type == JSON_STRV) && !*(void *const *)slot;
 }
 
 static struct json_object *json_encode_field(const struct json_field *f, const void *slot)
 {
 	switch (f->type) {
-	case JSON_STR:
-		return *(char *const *)slot ? json_object_new_string(*(char *const *)slot) : NULL;
-	case JSON_STRV:
-		return *(char **const *)slot ? json_encode_strv(*(char **const *)slot) : NULL;
+	case JSON_STR: return json_object_new_string(*(char *const *)slot);
+	case JSON_STRV: return json_encode_strv(*(char **const *)slot);
 	case JSON_BOOL: return json_object_new_boolean(*(const bool *)slot);
 	case JSON_U32: return json_object_new_uint64(*(const uint32_t *)slot);
 	case JSON_U64: return json_object_new_uint64(*(const uint64_t *)slot);
@@ -177,11 +187,18 @@ struct json_object *json_codec_encode(const struct json_field *fields, size_t n,
 	struct json_object *obj = json_object_new_object();
 
 	for (size_t i = 0; obj && i < n; i++) {
-		struct json_object *v =
-			json_encode_field(&fields[i], (const char *)s + fields[i].offset);
+		const void *slot = (const char *)s + fields[i].offset;
+		struct json_object *v;
 
-		if (v)
-			json_object_object_add(obj, fields[i].name, v);
+		if (json_field_is_absent(&fields[i], slot))
+			continue;
+		v = json_encode_field(&fields[i], slot);
+		if (v && json_object_object_add(obj, fields[i].name, v) == 0)
+			continue;
+		/* all or nothing: a field that is left out means something else */
+		json_object_put(v);
+		json_object_put(obj);
+		return NULL;
 	}
 	return obj;
 }
