@@ -109,6 +109,8 @@ static int make_vm(const struct vm_spec *s)
 	if (r == 0) {
 		vm = vm_dirs_open_vm(cli_dirs(), s->name, false);
 		r = vm < 0 ? vm : vm_spec_write(vm, s);
+		if (r < 0)
+			(void)vm_lease_drop(cli_dirs(), s->name);
 	}
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be made", s->name);
