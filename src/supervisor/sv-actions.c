@@ -379,8 +379,12 @@ static int make_incarnation(struct sv *sv)
 		return r;
 	sv->trace_fd = openat(sv->dir_fd, "trace", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
 	log = openat(sv->dir_fd, "supervisor.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
-	if (log >= 0 && !getenv("JOURNAL_STREAM"))
-		dup2(log, STDERR_FILENO);
+	/* who started us may wait for the end of our stderr: it must not stay his */
+	if (log < 0 || (!getenv("JOURNAL_STREAM") && dup2(log, STDERR_FILENO) < 0)) {
+		r = -errno;
+		return start_fail(sv, r,
+			str_printf("supervisor.log cannot be opened: %s", strerror(-r)), NULL);
+	}
 	sv->status.started_usec = now_usec();
 	sv->status.supervisor_pid = (uint32_t)getpid();
 	sv->status.boots = 1;
