@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -16,6 +17,7 @@
 #include "fail.h"
 #include "fd.h"
 #include "json-codec.h"
+#include "lease.h"
 #include "path.h"
 #include "sockun.h"
 #include "spawn.h"
@@ -49,11 +51,34 @@ int cli_check_name(const char *name)
 	return fail(UVMS_EXIT_USAGE, reason, NULL, "\"%s\" cannot be a VM's name", name);
 }
 
-int cli_connect(const char *name)
+/* -ENOENT: nobody listens; *RET_HELD says whether the name is held all the same. */
+static int connect_once(const char *name, bool *ret_held)
 {
 	CLEANUP_CLOSE int runtime = vm_dirs_open_runtime(cli_dirs(), name, false);
+	int fd;
 
-	return runtime < 0 ? runtime : control_client_connect(runtime);
+	*ret_held = false;
+	if (runtime < 0)
+		return runtime;
+	fd = control_client_connect(runtime);
+	if (fd == -ENOENT)
+		*ret_held = lease_is_held_at(runtime, "lock") > 0;
+	return fd;
+}
+
+/* Between taking its name and listening, and after its last word, a supervisor has no socket. */
+int cli_connect(const char *name)
+{
+	struct timespec nap = { 0, 10 * 1000 * 1000 };
+	bool held = true;
+	int fd = -ENOENT;
+
+	for (int i = 0; i < 300 && fd == -ENOENT && held; i++) {
+		if (i > 0)
+			nanosleep(&nap, NULL);
+		fd = connect_once(name, &held);
+	}
+	return fd;
 }
 
 int cli_call(const char *name, const char *method, struct json_object *parameters,
