@@ -210,7 +210,33 @@ def owner(c):
     equal(s["outcome"], "acpi", "outcome")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner)}
+def notify(c):
+    """Started as systemd does: READY=1 when the guest is ready, STOPPING=1 at SIGTERM, then a clean end."""
+    vm = c.start()
+    c.host.run("stop", vm, check=0)
+    path = f"{c.host.runtime}-notify"
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(path)
+    s.settimeout(10)
+
+    def until(word):
+        while word not in (text := s.recv(4096).decode()):
+            pass
+        return text
+
+    try:
+        p = subprocess.Popen([vmtest.BUILD / "uvms-supervisor", vm], env=dict(c.host.env, NOTIFY_SOCKET=path))
+        until("READY=1")
+        equal(c.host.status(vm)["state"], "running", "state")
+        p.terminate()
+        until("STOPPING=1")
+        equal(p.wait(timeout=10), 0, "status")
+        equal(c.host.status(vm)["outcome"], "clean", "outcome")
+    finally:
+        os.unlink(path)
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify)}
 
 
 def run(name, function):
