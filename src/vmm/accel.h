@@ -4,7 +4,7 @@
  * A /dev/kvm that opens, creates a VM and even reaches HLT proves nothing: a software KVM (no vmx or
  * svm flag) does all that at some million instructions a second, and a stock guest hangs in it. So a
  * tiny real-mode guest runs 40,000 rounds of dec/jnz: ≈ 0.02 ms on hardware, ≈ 4 ms nested in an
- * emulated host, ≈ 39 ms on a software KVM. Not at HLT after 10 ms of CPU time means: emulate.
+ * emulated host, ≈ 39 ms on a software KVM. Not at HLT after 20 ms of CPU time means: emulate.
  */
 #pragma once
 

@@ -46,7 +46,7 @@ static void qmp_fault(struct qmp *q, const char *what)
 
 static int qmp_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
-	qmp_fault(userdata, "no reply within 2 s");
+	qmp_fault(userdata, "no reply within 5 s");
 	return 0;
 }
 
@@ -66,6 +66,8 @@ static void qmp_send_next(struct qmp *q)
 		return;
 	}
 	q->waiting = true;
+	if (!q->ready)
+		return;
 	sd_event_source_set_time_relative(q->timer, QMP_REPLY_USEC);
 	sd_event_source_set_enabled(q->timer, SD_EVENT_ONESHOT);
 }

@@ -2,14 +2,15 @@
  * QMP over a connected socket (QEMU docs/interop/qmp-spec.rst), one command at a time.
  *
  * The peer is hostile: a line above QMP_LINE_MAX, text that is no JSON, or a reply that does not come
- * within QMP_REPLY_USEC ends the conversation with QMP_FAULT, once, and nothing is sent after it.
+ * within QMP_REPLY_USEC ends the conversation with QMP_FAULT, once, and nothing is sent after it. Only
+ * the handshake has no deadline here: who starts a VMM knows how long that may take.
  */
 #pragma once
 
 #include <stdint.h>
 
 #define QMP_LINE_MAX   (64 * 1024)
-#define QMP_REPLY_USEC (UINT64_C(2) * 1000000)
+#define QMP_REPLY_USEC (UINT64_C(5) * 1000000)
 
 typedef struct sd_event sd_event;
 struct json_object;
