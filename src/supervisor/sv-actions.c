@@ -122,7 +122,7 @@ static void do_reboot(struct sv *sv)
 {
 	sv->status.boots++;
 	set_deadline(sv, sv->spec.start_timeout_usec);
-	log_info("%s: the guest rebooted", sv->spec.name);
+	log_debug("%s: the guest rebooted", sv->spec.name); /* the status counts them */
 }
 
 static void do_ask_agent(struct sv *sv)

@@ -22,6 +22,7 @@
 #define AGENT_HELLO_USEC (UINT64_C(10) * 1000000)
 #define AGENT_OPEN_USEC  (UINT64_C(10) * 1000000)
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
+#define AGENT_LINES_MAX  200
 #define AGENT_OPENINGS   32
 
 /* One connection to v_1023, proven or not. */
@@ -57,6 +58,7 @@ struct sv_agent {
 	struct agent_home *control;     /* borrowed from homes: the one that counts */
 	struct agent_opening *openings; /* owned */
 	size_t n_openings;
+	uint32_t n_lines; /* logged because the guest wanted it */
 	bool ready;
 };
 
@@ -109,6 +111,16 @@ static uint64_t realtime_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+/* The log of this process is a plain file: what a guest can make it say is counted, then dropped. */
+static void agent_log(struct sv_agent *a, enum log_level level, const char *text)
+{
+	if (a->n_lines >= AGENT_LINES_MAX)
+		return;
+	a->n_lines++;
+	log_at(level, "%s: agent: %s%s", a->sv->spec.name, text,
+		a->n_lines == AGENT_LINES_MAX ? " (no more such lines follow)" : "");
+}
+
 /* -EPERM: close it. */
 static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 {
@@ -117,8 +129,7 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 	struct sv_agent *a = h->agent;
 
 	if (h->proven || !secrets_equal(m->hello.secret, a->sv->secret)) {
-		log_warning(
-			"%s: a program in the guest called without the secret", a->sv->spec.name);
+		agent_log(a, LOG_LEVEL_WARNING, "a program in the guest called without the secret");
 		return -EPERM;
 	}
 	h->proven = true;
@@ -190,7 +201,7 @@ static int home_on_message(struct agent_home *h, const struct agent_wire_msg *m)
 	case AGENT_WIRE_MAIN_EXIT: home_on_main_exit(h, m); return 0;
 	case AGENT_WIRE_LOG:
 		str_escape(text, sizeof text, m->log.text.s, m->log.text.len, NULL);
-		log_info("%s: agent: %s", h->agent->sv->spec.name, text);
+		agent_log(h->agent, LOG_LEVEL_INFO, text);
 		return 0;
 	default: return -EPROTO;
 	}

@@ -190,6 +190,15 @@ def strangers(c):
     s.settimeout(15)
     s.sendall(struct.pack("<IBBH", 4 + 1 + 32 + 16, 1, 0, 0) + struct.pack("<IB", 1, 2) + bytes(48))
     equal(s.recv(10), b"", "a wrong secret")
+    for _ in range(300):	# its log does not grow with them
+        s = socket.socket(socket.AF_UNIX)
+        s.connect(str(home))
+        s.sendall(struct.pack("<IBBH", 4 + 1 + 32 + 16, 1, 0, 0) + struct.pack("<IB", 1, 2) + bytes(48))
+        s.settimeout(15)
+        s.recv(10)
+        s.close()
+    lines = c.host.out("logs", "--source=supervisor", vm).count("without the secret")
+    equal(lines, 200, "lines in the supervisor's log")
     equal(c.host.status(vm)["state"], "running", "state")
     c.end(vm, "clean")
 
