@@ -22,8 +22,7 @@
 
 /*
  * Every module costs boot time, most of all with pure emulation. Not here, since nothing attaches
- * such a device yet: virtio_net (failover, net_failover), fuse and virtiofs, virtio_mem, virtio_pmem
- * (libnvdimm, nd_virtio, nd_btt, nd_pmem).
+ * such a device yet: fuse and virtiofs, virtio_mem, virtio_pmem (libnvdimm, nd_virtio, nd_btt, nd_pmem).
  */
 const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "virtio_ring", 1 },
@@ -39,20 +38,32 @@ const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "crc32c_generic", 0 },
 	{ "erofs", 1 },
 	{ "overlay", 1 },
-	{ "virtio_rng", 0, 1 },
-	{ "virtio_balloon", 0, 1 },
-	{ "pvpanic", 0, 1 },
-	{ "pvpanic_mmio", 0, 1 },
-	{ "pvpanic_pci", 0, 1 },
-	{ "button", 0, 1 },
-	{ "evdev", 0, 1 }, /* how logind hears of the power button */
+	{ "virtio_rng", 0, KERNEL_MODULES_LATE },
+	{ "virtio_balloon", 0, KERNEL_MODULES_LATE },
+	{ "pvpanic", 0, KERNEL_MODULES_LATE },
+	{ "pvpanic_mmio", 0, KERNEL_MODULES_LATE },
+	{ "pvpanic_pci", 0, KERNEL_MODULES_LATE },
+	{ "button", 0, KERNEL_MODULES_LATE },
+	{ "evdev", 0, KERNEL_MODULES_LATE }, /* how logind hears of the power button */
+	{ "failover", 0, KERNEL_MODULES_NETWORK },
+	{ "net_failover", 0, KERNEL_MODULES_NETWORK },
+	{ "virtio_net", 0, KERNEL_MODULES_NETWORK },
+	{ "ext4", 0, KERNEL_MODULES_VOLUMES },
 	{ NULL },
+};
+
+static const char *const list_names[KERNEL_MODULES_GROUPS] = {
+	[KERNEL_MODULES_EARLY] = "uvms/modules.list",
+	[KERNEL_MODULES_LATE] = "uvms/modules.late",
+	[KERNEL_MODULES_NETWORK] = "uvms/modules.network",
+	[KERNEL_MODULES_VOLUMES] = "uvms/modules.volumes",
 };
 
 struct entry {
 	char *name; /* owned: with '_' */
 	char *path; /* owned: below the tree */
-	bool placed, open;
+	bool open;
+	bool placed[KERNEL_MODULES_GROUPS];
 };
 
 struct tree {
@@ -61,7 +72,8 @@ struct tree {
 	size_t n;
 	char *builtin; /* modules.builtin; NULL: none */
 	char **missing;
-	struct kernel_modules *out; /* borrowed */
+	struct kernel_modules *out;      /* borrowed */
+	enum kernel_modules_group group; /* that is being filled */
 	char **ret_reason;
 };
 
@@ -199,7 +211,7 @@ static int module_read(struct tree *t, const struct entry *e, struct kernel_modu
 		plain = TAKE_PTR(raw);
 		plain_len = raw_len;
 	}
-	*ret = (struct kernel_module){ TAKE_PTR(file), TAKE_PTR(plain), plain_len };
+	*ret = (struct kernel_module){ t->group, TAKE_PTR(file), TAKE_PTR(plain), plain_len };
 	return 0;
 }
 
@@ -250,7 +262,8 @@ static int tree_place_entry(struct tree *t, struct entry *e, int depth)
 	CLEANUP(module_finish) struct kernel_module m = { 0 };
 	int r;
 
-	if (e->placed)
+	/* what is always loaded is there; the other groups stand each for itself */
+	if (e->placed[KERNEL_MODULES_EARLY] || e->placed[t->group])
 		return 0;
 	if (e->open || depth > MODULE_DEPTH_MAX)
 		return -ELOOP;
@@ -261,7 +274,8 @@ static int tree_place_entry(struct tree *t, struct entry *e, int depth)
 	r = tree_place_depends(t, &m, depth);
 	if (r < 0)
 		return r;
-	e->placed = true;
+	e->open = false;
+	e->placed[t->group] = true;
 	return modules_append(t->out, &m);
 }
 
@@ -324,9 +338,8 @@ int kernel_modules_load(int dir, const struct kernel_modules_want *want, struct 
 	int r = tree_read(&t);
 
 	for (; want->name && r >= 0; want++) {
+		t.group = want->group;
 		r = tree_place(&t, want->name, want->required, 0);
-		if (!want->late)
-			out.n_early = out.n;
 	}
 	if (r >= 0)
 		r = tree_missing(&t);
@@ -348,35 +361,54 @@ void kernel_modules_finish(struct kernel_modules *m)
 
 DEFINE_CLEANUP(struct cpio *, cpio_destroy);
 
-static char *modules_list(const struct kernel_modules *m, size_t from, size_t to)
+static int modules_write_list(
+	const struct kernel_modules *m, struct cpio *c, enum kernel_modules_group group)
 {
-	char *text = strdup("");
+	CLEANUP_FREE char *text = strdup("");
 
-	for (size_t i = from; text && i < to; i++) {
-		char *longer = str_printf("%s%s\n", text, m->list[i].file);
+	for (size_t i = 0; text && i < m->n; i++) {
+		char *longer;
 
+		if (m->list[i].group != group)
+			continue;
+		longer = str_printf("%s%s\n", text, m->list[i].file);
 		free(text);
 		text = longer;
 	}
-	return text;
+	if (!text)
+		return -ENOMEM;
+	cpio_file(c, list_names[group], 0400, text, strlen(text));
+	return 0;
+}
+
+/* A module may be in several groups: its file is packed once. */
+static bool modules_has_before(const struct kernel_modules *m, size_t i)
+{
+	for (size_t k = 0; k < i; k++) {
+		if (str_eq(m->list[k].file, m->list[i].file))
+			return true;
+	}
+	return false;
 }
 
 int kernel_modules_archive(const struct kernel_modules *m, int fd)
 {
 	CLEANUP(cpio_destroyp) struct cpio *c = NULL;
-	CLEANUP_FREE char *early = modules_list(m, 0, m->n_early);
-	CLEANUP_FREE char *late = modules_list(m, m->n_early, m->n);
-	int r = early && late ? cpio_create(fd, &c) : -ENOMEM;
+	int r = cpio_create(fd, &c);
 
 	if (r < 0)
 		return r;
 	cpio_dir(c, "uvms", 0700);
-	cpio_file(c, "uvms/modules.list", 0400, early, strlen(early));
-	cpio_file(c, "uvms/modules.late", 0400, late, strlen(late));
+	for (int g = 0; r == 0 && g < KERNEL_MODULES_GROUPS; g++)
+		r = modules_write_list(m, c, (enum kernel_modules_group)g);
+	if (r < 0)
+		return r;
 	cpio_dir(c, "uvms/modules", 0700);
 	for (size_t i = 0; i < m->n; i++) {
 		CLEANUP_FREE char *name = str_printf("uvms/modules/%s", m->list[i].file);
 
+		if (modules_has_before(m, i))
+			continue;
 		if (!name)
 			return -ENOMEM;
 		cpio_file(c, name, 0400, m->list[i].data, m->list[i].len);

@@ -9,26 +9,35 @@
 
 #include <stddef.h>
 
+/* When a module is loaded; the lists of the archive are named in kernel-modules.c. */
+enum kernel_modules_group {
+	KERNEL_MODULES_EARLY,   /* before the root is there: always */
+	KERNEL_MODULES_LATE,    /* some time after it: always */
+	KERNEL_MODULES_NETWORK, /* only in a guest with a network device */
+	KERNEL_MODULES_VOLUMES, /* only in a guest with a volume */
+	KERNEL_MODULES_GROUPS,
+};
+
 struct kernel_module {
+	enum kernel_modules_group group;
 	char *file; /* owned, all: "virtio_blk.ko" */
 	char *data; /* uncompressed */
 	size_t len;
 };
 
 struct kernel_modules {
-	struct kernel_module *list; /* owned; in load order */
+	struct kernel_module *list; /* owned; by group, in load order */
 	size_t n;
-	size_t n_early; /* the first ones; the others can wait until the root is there */
-	char *release;  /* owned: of vermagic=; NULL when there is no module */
+	char *release; /* owned: of vermagic=; NULL when there is no module */
 };
 
 struct kernel_modules_want {
 	const char *name; /* with '_', never '-' */
 	int required;     /* a module or built in */
-	int late;         /* not needed for the root: all late ones come last */
+	enum kernel_modules_group group;
 };
 
-/* What a microVM boots with; ends with a NULL name. */
+/* What a microVM boots with, group by group; ends with a NULL name. */
 extern const struct kernel_modules_want kernel_modules_wanted[];
 
 /*
@@ -39,5 +48,5 @@ int kernel_modules_load(int dir, const struct kernel_modules_want *want, struct 
 	char **ret_reason);
 void kernel_modules_finish(struct kernel_modules *m);
 
-/* The archive with /uvms/modules.list, /uvms/modules.late and /uvms/modules into FD. */
+/* The archive with a list for each group (/uvms/modules.list …) and /uvms/modules into FD. */
 int kernel_modules_archive(const struct kernel_modules *m, int fd);

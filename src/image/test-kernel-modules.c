@@ -77,6 +77,27 @@ static void orders_by_dependency(void **state)
 	assert_string_equal(m.release, "6.1.0-test");
 }
 
+/* Each group can be loaded without the others, but not without the early ones. */
+static void groups_stand_for_themselves(void **state)
+{
+	static const struct kernel_modules_want want[] = { { "virtio", 1 },
+		{ "net", 0, KERNEL_MODULES_NETWORK }, { "disk", 0, KERNEL_MODULES_VOLUMES },
+		{ NULL } };
+	int dir = *(int *)*state;
+	CLEANUP(kernel_modules_finish) struct kernel_modules m = { 0 };
+	CLEANUP_FREE char *reason = NULL;
+
+	module(dir, "virtio.ko", "");
+	module(dir, "crc.ko", "");
+	module(dir, "net.ko", "virtio,crc");
+	module(dir, "disk.ko", "crc,virtio");
+	assert_int_equal(kernel_modules_load(dir, want, &m, &reason), 0);
+	order_is(&m, "virtio.ko crc.ko net.ko crc.ko disk.ko");
+	assert_int_equal(m.list[0].group, KERNEL_MODULES_EARLY);
+	assert_int_equal(m.list[1].group, KERNEL_MODULES_NETWORK);
+	assert_int_equal(m.list[3].group, KERNEL_MODULES_VOLUMES);
+}
+
 static void names_what_is_missing(void **state)
 {
 	static const struct kernel_modules_want want[] = { { "a", 1 }, { "b", 1 }, { "c", 1 },
@@ -113,8 +134,9 @@ static void archive_is_what_cpio_reads(void **state)
 {
 	static const struct kernel_modules_want want[] = { { "b", 1 }, { NULL, 0 } };
 	static const char expected[] =
-		"uvms\nuvms/modules.list\nuvms/modules.late\nuvms/modules\nuvms/modules/a.ko\n"
-		"uvms/modules/b.ko\na.ko\nb.ko\n";
+		"uvms\nuvms/modules.list\nuvms/modules.late\nuvms/modules.network\n"
+		"uvms/modules.volumes\nuvms/modules\nuvms/modules/a.ko\nuvms/modules/b.ko\n"
+		"a.ko\nb.ko\n";
 	int dir = *(int *)*state;
 	CLEANUP(kernel_modules_finish) struct kernel_modules m = { 0 };
 	CLEANUP_CLOSE int fd = fd_memfd("test");
@@ -145,6 +167,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		CASE(orders_by_dependency),
+		CASE(groups_stand_for_themselves),
 		CASE(names_what_is_missing),
 		CASE(refuses_circles_and_unknown_compression),
 		CASE(archive_is_what_cpio_reads),
