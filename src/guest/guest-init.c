@@ -6,8 +6,10 @@
 #include "file.h"
 #include "guest-agent.h"
 #include "guest-clock.h"
+#include "guest-creds.h"
 #include "guest-home.h"
 #include "guest-module.h"
+#include "guest-net.h"
 #include "guest-place.h"
 #include "guest-root.h"
 #include "guest-stop.h"
@@ -35,6 +37,14 @@ static void read_description(struct boot_desc *ret)
 	unlink(BOOT_DESC_PATH);
 }
 
+static void load_modules(const char *list)
+{
+	int r = guest_module_load_all(list, BOOT_DESC_MODULES_DIR);
+
+	if (r < 0 && r != -ENOENT)
+		guest_stop_warn("%s: %s", list, strerror(-r));
+}
+
 static void early(struct boot_desc *d)
 {
 	int r = guest_root_mount_kernel();
@@ -44,13 +54,17 @@ static void early(struct boot_desc *d)
 	read_description(d);
 	guest_clock_add_entropy(d->seed, sizeof d->seed);
 	guest_clock_set(d->realtime_ns);
-	r = guest_module_load_all(BOOT_DESC_MODULES_LIST, BOOT_DESC_MODULES_DIR);
-	if (r < 0 && r != -ENOENT)
-		guest_stop_warn("%s: %s", BOOT_DESC_MODULES_LIST, strerror(-r));
+	load_modules(BOOT_DESC_MODULES_LIST);
+	if (d->flags & BOOT_DESC_NETWORK)
+		load_modules(BOOT_DESC_MODULES_NET);
+	if (d->n_mounts > 0)
+		load_modules(BOOT_DESC_MODULES_VOLS);
+	guest_creds_keep();
 }
 
 static void enter_root(const struct boot_desc *d)
 {
+	CLEANUP_CLOSE int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const char *step = "";
 	int r;
 
@@ -62,10 +76,32 @@ static void enter_root(const struct boot_desc *d)
 		r = guest_root_mount_volumes(d, &step);
 	if (r < 0)
 		guest_stop_fatal("cannot mount %s: %s", step, strerror(-r));
+	r = guest_creds_place(old_root, d);
+	if (r < 0)
+		guest_stop_fatal("credentials: %s", strerror(-r));
 }
 
-static void identity(const void *d)
+static void configure_network(const struct boot_desc *d)
 {
+	const char *step = "";
+	int r;
+
+	guest_net_loopback();
+	if (!(d->flags & BOOT_DESC_NETWORK))
+		return;
+	r = guest_net_configure(&d->network, &step);
+	if (r == -ENODEV)
+		guest_stop_fatal("network: no such interface; a kernel that was added by an older "
+				 "uvms has no network driver here: uvms kernel add it again");
+	if (r < 0)
+		guest_stop_fatal("network: %s: %s", step, strerror(-r));
+}
+
+static void identity(const void *data)
+{
+	const struct boot_desc *d = data;
+
+	configure_network(d);
 	guest_root_identity(d);
 }
 
@@ -75,6 +111,7 @@ static void run_command(const struct boot_desc *d)
 		.workdir = d->workdir,
 		.argv = d->argv,
 		.env = d->env,
+		.main = true,
 		.console = true };
 	struct guest_agent_config config = { .mode = GUEST_AGENT_COMMAND,
 		.secret = d->secret,
@@ -149,6 +186,8 @@ static void hand_over(const struct boot_desc *d, int self_fd)
 		guest_stop_warn("call home: %s", strerror(-r));
 	place(d, self_fd, init);
 	strv_push(&env, "TERM=linux");
+	if (guest_creds_directory())
+		strv_pushf(&env, "CREDENTIALS_DIRECTORY=%s", guest_creds_directory());
 	for (size_t pos = 0; wire_strv_next(&d->env, &pos, &s);)
 		strv_pushf(&env, "%.*s", (int)s.len, s.s);
 	execve(init, argv, env);
@@ -164,7 +203,7 @@ void guest_init_run(void)
 	enter_root(&d);
 	if (d.mode == BOOT_DESC_COMMAND)
 		run_command(&d);
-	guest_root_identity(&d);
+	identity(&d);
 	hand_over(&d, self);
 	guest_stop_fatal("unreachable");
 }

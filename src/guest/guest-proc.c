@@ -2,6 +2,8 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "file.h"
+#include "guest-creds.h"
 #include "guest-path.h"
 #include "guest-user.h"
 #include "str.h"
@@ -89,6 +91,8 @@ static int plan_env(struct plan *p, const struct guest_proc_spec *spec)
 		r = spec->term.len > 0
 			    ? strv_pushf(&p->env, "TERM=%.*s", (int)spec->term.len, spec->term.s)
 			    : strv_push(&p->env, "TERM=linux");
+	if (r == 0 && guest_creds_directory() && (spec->main || p->user.uid == 0))
+		r = strv_pushf(&p->env, "CREDENTIALS_DIRECTORY=%s", guest_creds_directory());
 	for (char **e = given; r == 0 && e && *e; e++)
 		r = env_add(&p->env, *e);
 	return r;
@@ -113,7 +117,15 @@ static int plan_init(struct plan *p, const struct guest_proc_spec *spec, const c
 	p->workdir = spec->workdir.len > 0
 			     ? str_printf("%.*s", (int)spec->workdir.len, spec->workdir.s)
 			     : str_printf("/");
-	return p->workdir && p->argv ? 0 : -ENOMEM;
+	if (!p->workdir || !p->argv)
+		return -ENOMEM;
+	if (spec->main) {
+		/* when it cannot be made, chdir() has the words for it */
+		(void)fd_close(file_mkdir_path(p->workdir, 0755));
+		*ret_step = "credentials";
+		r = guest_creds_give(p->user.uid, p->user.gid);
+	}
+	return r;
 }
 
 static int open_tty(struct guest_proc *proc, struct plan *p, const struct guest_proc_spec *spec)

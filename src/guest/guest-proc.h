@@ -12,6 +12,7 @@ struct guest_proc_spec {
 	struct wire_str user, workdir, term;
 	struct wire_strv argv, env;
 	bool tty, with_stdin;
+	bool main;    /* what the VM is for: gets its working directory and credentials made fit */
 	bool console; /* streams are stdin /dev/null and the caller's stdout and stderr */
 	uint16_t rows, cols;
 };

@@ -8,11 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 #define DISK_MS      10000
@@ -231,22 +228,12 @@ int guest_root_mount_volumes(const struct boot_desc *d, const char **step)
 	return 0;
 }
 
-static void loopback_up(void)
-{
-	CLEANUP_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
-		guest_stop_warn("loopback: %s", strerror(errno));
-}
-
 void guest_root_identity(const struct boot_desc *d)
 {
 	static const uint8_t none[BOOT_DESC_MACHINE_ID];
 	char id[2 * BOOT_DESC_MACHINE_ID + 2];
 	CLEANUP_CLOSE int etc = open("/etc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	loopback_up();
 	if (d->hostname.len > 0 && sethostname(d->hostname.s, d->hostname.len) < 0)
 		guest_stop_warn("host name: %s", strerror(errno));
 	if (etc < 0 || memcmp(d->machine_id, none, sizeof none) == 0)

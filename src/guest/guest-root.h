@@ -8,6 +8,6 @@ int guest_root_mount_kernel(void); /* /proc /sys /dev of the initramfs; console 
 int guest_root_build(const struct boot_desc *d, const char **step);
 int guest_root_switch(const struct boot_desc *d, const char **step);
 
-/* In the new root: volumes and shares, hostname, machine id, loopback. */
+/* In the new root: volumes and shares, hostname, machine id. */
 int guest_root_mount_volumes(const struct boot_desc *d, const char **step);
 void guest_root_identity(const struct boot_desc *d);

@@ -341,6 +341,7 @@ static int session_start(struct guest_session *s, const struct agent_wire_msg *m
 		.env = m->exec.env,
 		.tty = m->exec.flags & AGENT_EXEC_TTY,
 		.with_stdin = m->exec.flags & AGENT_EXEC_STDIN,
+		.main = m->exec.flags & AGENT_EXEC_MAIN,
 		.rows = m->exec.rows,
 		.cols = m->exec.cols,
 	};

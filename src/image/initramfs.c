@@ -8,6 +8,8 @@
 #include "cleanup.h"
 #include "cpio.h"
 #include "fd.h"
+#include "file.h"
+#include "str.h"
 
 DEFINE_CLEANUP(struct cpio *, cpio_destroy);
 
@@ -31,7 +33,28 @@ static int initramfs_copy(int out, int in)
 											   : 0;
 }
 
-int initramfs_build(int modules_fd, int guest_fd, const void *boot, size_t boot_len)
+static int initramfs_credentials(struct cpio *c, const struct initramfs *i)
+{
+	size_t left = i->credentials_max;
+	int r = 0;
+
+	if (i->credentials)
+		cpio_dir(c, "uvms/credentials", 0700);
+	for (const char *const *name = i->credentials; r == 0 && name && *name; name++) {
+		CLEANUP_FREE char *path = str_printf("uvms/credentials/%s", *name), *data = NULL;
+		size_t len;
+
+		r = path ? file_read_at(i->credentials_fd, *name, left, &data, &len) : -ENOMEM;
+		if (r < 0)
+			break;
+		cpio_file(c, path, 0400, data, len);
+		explicit_bzero(data, len);
+		left -= len;
+	}
+	return r;
+}
+
+int initramfs_build(const struct initramfs *i)
 {
 	CLEANUP(cpio_destroyp) struct cpio *c = NULL;
 	CLEANUP_CLOSE int fd = fd_memfd("uvms-initramfs");
@@ -39,7 +62,7 @@ int initramfs_build(int modules_fd, int guest_fd, const void *boot, size_t boot_
 
 	if (fd < 0)
 		return fd;
-	r = initramfs_copy(fd, modules_fd);
+	r = initramfs_copy(fd, i->modules_fd);
 	if (r < 0)
 		return r;
 	r = cpio_create(fd, &c);
@@ -47,10 +70,12 @@ int initramfs_build(int modules_fd, int guest_fd, const void *boot, size_t boot_
 		return r;
 	cpio_dir(c, "dev", 0755);
 	cpio_node(c, "dev/console", S_IFCHR | 0600, 5, 1);
-	cpio_file_from(c, "init", 0755, guest_fd);
+	cpio_file_from(c, "init", 0755, i->guest_fd);
 	cpio_dir(c, "uvms", 0700);
-	cpio_file(c, "uvms/boot", 0400, boot, boot_len);
-	r = cpio_finish(c);
+	cpio_file(c, "uvms/boot", 0400, i->boot, i->boot_len);
+	r = initramfs_credentials(c, i);
+	if (r == 0)
+		r = cpio_finish(c);
 	if (r < 0)
 		return r;
 	if (lseek(fd, 0, SEEK_SET) < 0)

@@ -4,10 +4,20 @@
  *	the kernel's	/uvms/modules/…, /uvms/modules.list	a blob of the store, made once per kernel
  *	the program's	/init, /dev/console
  *	the VM's	/uvms/boot				its boot description, with the secret
+ *			/uvms/credentials/NAME
  */
 #pragma once
 
 #include <stddef.h>
 
-/* MODULES_FD and GUEST_FD (the uvms-guest binary) are borrowed. A memfd, at offset 0, or -errno. */
-int initramfs_build(int modules_fd, int guest_fd, const void *boot, size_t boot_len);
+struct initramfs {
+	int modules_fd, guest_fd; /* borrowed, all; guest_fd: the uvms-guest binary */
+	const void *boot;         /* the encoded boot description */
+	size_t boot_len;
+	int credentials_fd;             /* a directory; -EBADF: none */
+	const char *const *credentials; /* names below it; NULL: none */
+	size_t credentials_max;         /* bytes of all together; -EFBIG beyond it */
+};
+
+/* A memfd, at offset 0, or -errno. */
+int initramfs_build(const struct initramfs *i);

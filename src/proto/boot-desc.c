@@ -68,6 +68,16 @@ static void xfer_mounts(struct wire *w, struct boot_desc *d)
 	}
 }
 
+static void xfer_network(struct wire *w, struct boot_desc_network *n)
+{
+	wire_bytes(w, n->mac, sizeof n->mac);
+	wire_bytes(w, n->address, sizeof n->address);
+	wire_bytes(w, n->gateway, sizeof n->gateway);
+	wire_bytes(w, n->dns, sizeof n->dns);
+	wire_range8(w, &n->prefix, 1, 32);
+	wire_range32(w, &n->mtu, 576, 65535);
+}
+
 static void xfer(struct wire *w, struct boot_desc *d)
 {
 	xfer_head(w);
@@ -84,6 +94,8 @@ static void xfer(struct wire *w, struct boot_desc *d)
 	wire_str(w, &d->workdir, BOOT_DESC_PATH_MAX);
 	wire_strv(w, &d->argv, BOOT_DESC_ARGS_MAX);
 	wire_strv(w, &d->env, BOOT_DESC_ENV_MAX);
+	if (d->flags & BOOT_DESC_NETWORK)
+		xfer_network(w, &d->network);
 	xfer_layers(w, d);
 	xfer_mounts(w, d);
 }

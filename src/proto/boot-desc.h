@@ -6,7 +6,8 @@
  *
  * Modules are not here: /uvms/modules.list in the cached archive names one uncompressed .ko a line, in
  * the order of loading, below /uvms/modules/; /uvms/modules.late (it may be missing) names those that can
- * wait until the guest has its root.
+ * wait until the guest has its root; /uvms/modules.network and /uvms/modules.volumes those that only a
+ * guest with such a device loads. Credentials are files of their own, /uvms/credentials/NAME.
  */
 #pragma once
 
@@ -19,9 +20,12 @@
 #define BOOT_DESC_PATH         "/uvms/boot"
 #define BOOT_DESC_MODULES_LIST "/uvms/modules.list"
 #define BOOT_DESC_MODULES_LATE "/uvms/modules.late"
+#define BOOT_DESC_MODULES_NET  "/uvms/modules.network"
+#define BOOT_DESC_MODULES_VOLS "/uvms/modules.volumes"
 #define BOOT_DESC_MODULES_DIR  "/uvms/modules"
+#define BOOT_DESC_CREDENTIALS  "/uvms/credentials"
 
-#define BOOT_DESC_VERSION      1
+#define BOOT_DESC_VERSION      2
 #define BOOT_DESC_MAX          (128 * 1024) /* bytes, whole */
 #define BOOT_DESC_SECRET       32
 #define BOOT_DESC_SEED         64
@@ -34,6 +38,8 @@
 #define BOOT_DESC_HOSTNAME_MAX 64
 #define BOOT_DESC_PATH_MAX     4095
 #define BOOT_DESC_USER_MAX     255
+#define BOOT_DESC_MAC          6
+#define BOOT_DESC_IPV4         4
 #define BOOT_DESC_ARGS_MAX     1024
 #define BOOT_DESC_ENV_MAX      1024
 
@@ -44,7 +50,16 @@ enum boot_desc_mode {
 
 enum boot_desc_flags {
 	BOOT_DESC_READY_PROBE = 1 << 0, /* INIT: READY waits for the end of start-up */
-	BOOT_DESC_FLAGS = (1 << 1) - 1,
+	BOOT_DESC_NETWORK = 1 << 1,     /* `network` says how the interface is set up */
+	BOOT_DESC_FLAGS = (1 << 2) - 1,
+};
+
+/* Of the one interface that has this hardware address. Addresses in network order. */
+struct boot_desc_network {
+	uint8_t mac[BOOT_DESC_MAC];
+	uint8_t address[BOOT_DESC_IPV4], gateway[BOOT_DESC_IPV4], dns[BOOT_DESC_IPV4];
+	uint8_t prefix; /* bits, 1 … 32 */
+	uint32_t mtu;   /* bytes, 576 … 65535 */
 };
 
 struct boot_desc_layer {
@@ -79,9 +94,10 @@ struct boot_desc {
 		init; /* INIT: "" tries /sbin/init, /lib/systemd/systemd, /init, /bin/init */
 	struct wire_str user; /* COMMAND: of argv, as in EXEC */
 	struct wire_str workdir;
-	struct wire_strv argv; /* COMMAND: run at once; empty: wait for EXEC with MAIN */
-	struct wire_strv env;  /* of argv; in INIT mode of the image's init */
-	uint32_t n_layers;     /* at least 1 */
+	struct wire_strv argv;            /* COMMAND: run at once; empty: wait for EXEC with MAIN */
+	struct wire_strv env;             /* of argv; in INIT mode of the image's init */
+	struct boot_desc_network network; /* with BOOT_DESC_NETWORK; else nothing is encoded */
+	uint32_t n_layers;                /* at least 1 */
 	struct boot_desc_layer layers[BOOT_DESC_LAYERS_MAX]; /* lowest first */
 	uint32_t n_mounts;
 	struct boot_desc_mount mounts[BOOT_DESC_MOUNTS_MAX];

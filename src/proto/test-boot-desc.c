@@ -11,7 +11,8 @@ static struct boot_desc sample(void)
 {
 	return (struct boot_desc){
 		.mode = BOOT_DESC_COMMAND,
-		.flags = BOOT_DESC_READY_PROBE,
+		.flags = BOOT_DESC_READY_PROBE | BOOT_DESC_NETWORK,
+		.network = { .mac = { 2 }, .address = { 10, 0, 2, 15 }, .prefix = 24, .mtu = 1500 },
 		.secret = { 1 },
 		.realtime_ns = 1700000000000000000,
 		.root_size_bytes = 1 << 30,
