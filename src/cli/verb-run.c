@@ -15,6 +15,7 @@
 #include "file.h"
 #include "json-codec.h"
 #include "path.h"
+#include "run-input.h"
 #include "session.h"
 #include "spawn.h"
 #include "str.h"
@@ -26,7 +27,8 @@
 
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
 	*arg_status_file;
-static char **arg_env;
+static const char *arg_net;
+static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_volumes;
 static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout,
 		arg_stop_timeout;
 static uint32_t arg_cpus = 1, arg_slots = UINT32_MAX;
@@ -44,6 +46,15 @@ static const struct option_def options[] = {
 	{ "root-size", 0, "SIZE", OPTION_SIZE, &arg_root_size,
 		"most that the root overlay may hold; half of the memory" },
 	{ "env", 'e', "NAME=VALUE", OPTION_STRV, &arg_env, "environment of CMD" },
+	{ "env-file", 0, "FILE", OPTION_STRV, &arg_env_files,
+		"the same from FILE, one NAME=VALUE a line" },
+	{ "credential", 0, "NAME=FILE", OPTION_STRV, &arg_credentials,
+		"a secret file for the guest, in $CREDENTIALS_DIRECTORY" },
+	{ "net", 0, "none|user", OPTION_STRING, &arg_net, "the guest's network" },
+	{ "publish", 'p', "[ADDR:]HOST:GUEST[/udp]", OPTION_STRV, &arg_publish,
+		"a port of the host that leads into the guest; implies --net=user" },
+	{ "volume", 'v', "NAME:PATH[:SIZE]", OPTION_STRV, &arg_volumes,
+		"mount a volume at PATH; it is made when there is none" },
 	{ "workdir", 'w', "DIR", OPTION_STRING, &arg_workdir, "working directory of CMD" },
 	{ "user", 'u', "USER[:GROUP]", OPTION_STRING, &arg_user, "user of CMD in the guest" },
 	{ "kernel", 0, "NAME", OPTION_STRING, &arg_kernel, "a kernel of uvms kernel ls" },
@@ -63,12 +74,41 @@ static const struct option_def options[] = {
 	{ 0 },
 };
 
+static int copy_strv(char ***to, char **from)
+{
+	int r = 0;
+
+	for (; r == 0 && from && *from; from++)
+		r = strv_push(to, *from);
+	return r;
+}
+
+/* Files first: what stands on the command line wins. 0 or an exit code after a complaint. */
+static int fill_inputs(struct vm_spec *s)
+{
+	int r = 0;
+
+	for (char **f = arg_env_files; r == 0 && f && *f; f++)
+		r = run_input_env_file(*f, &s->env);
+	for (char **c = arg_credentials; r == 0 && c && *c; c++)
+		r = run_input_credential_name(*c, &s->credentials);
+	return r;
+}
+
+static int fill_devices(struct vm_spec *s)
+{
+	int r;
+
+	r = str_set(&s->net, arg_net ? arg_net : arg_publish ? "user" : NULL);
+	r = r ? r : copy_strv(&s->publish, arg_publish);
+	return r ? r : copy_strv(&s->volumes, arg_volumes);
+}
+
 static int fill_spec(struct vm_spec *s, const char *image, char **command)
 {
 	char name[VM_NAME_MAX + 1] = "uvms";
 	int r = 0;
 
-	vm_spec_init(s);
 	if (!arg_name)
 		vm_name_random(name);
 	r |= str_set(&s->name, arg_name ? arg_name : name);
@@ -78,10 +118,9 @@ static int fill_spec(struct vm_spec *s, const char *image, char **command)
 	r |= str_set(&s->backend, arg_backend);
 	r |= str_set(&s->accel, arg_accel);
 	r |= str_set(&s->kernel, arg_kernel);
-	for (char **c = command; *c; c++)
-		r |= strv_push(&s->command, *c);
-	for (char **e = arg_env; e && *e; e++)
-		r |= strv_push(&s->env, *e);
+	r |= copy_strv(&s->command, command);
+	r |= copy_strv(&s->env, arg_env);
+	r |= fill_devices(s);
 	s->memory_bytes = arg_memory;
 	s->root_bytes = arg_root_size;
 	s->cpus = arg_cpus;
@@ -109,9 +148,13 @@ static int make_vm(const struct vm_spec *s)
 	if (r == 0) {
 		vm = vm_dirs_open_vm(cli_dirs(), s->name, false);
 		r = vm < 0 ? vm : vm_spec_write(vm, s);
-		if (r < 0)
+		if (r == 0)
+			r = run_input_keep_credentials(vm, arg_credentials);
+		if (r != 0)
 			(void)vm_lease_drop(cli_dirs(), s->name);
 	}
+	if (r > 0)
+		return r;
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be made", s->name);
 	return 0;
@@ -263,6 +306,10 @@ static int run(int argc, char **argv)
 	argv[argc] = NULL;
 	if (arg_rm && !arg_name)
 		arg_rm = false;
+	vm_spec_init(&spec);
+	r = fill_inputs(&spec);
+	if (r > 0)
+		return has_command ? UVMS_EXIT_UVMS : r;
 	r = fill_spec(&spec, argv[0], argv + 1);
 	if (r < 0) /* what is missing in it would be taken for what was not asked for */
 		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_FAILED, strerror(-r), NULL,

@@ -78,6 +78,7 @@ static void print(const struct vm_status *s)
 		printf("%12s: %u (%s)\n", "exit", s->exit_code, s->exit_source);
 	line("back-end", s->backend);
 	line("accelerator", s->accel);
+	line("network", s->network);
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);
 	if (s->ready_usec > s->started_usec)

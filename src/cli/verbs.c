@@ -26,6 +26,8 @@ const struct verb *const verbs[] = {
 	&verb_image_ls,
 	&verb_image_inspect,
 	&verb_image_rm,
+	&verb_volume_ls,
+	&verb_volume_rm,
 	&verb_kernel_add,
 	&verb_kernel_ls,
 	&verb_kernel_rm,

@@ -54,6 +54,7 @@ static void sv_init(struct sv *sv)
 		.vsock_listen_fd = -EBADF,
 		.vsock_device_fd = -EBADF,
 		.table_fd = -EBADF,
+		.net_fd = -EBADF,
 		.life_fd = -EBADF,
 		.client_fd = arg_client_fd,
 		.owned = arg_owned,
@@ -63,6 +64,7 @@ static void sv_init(struct sv *sv)
 	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);
 	sv_child_init(&sv->vsockd_child, sv, "vsockd", SV_VSOCKD_GONE);
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
+	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 }
 
 static int sv_open_store(struct sv *sv)

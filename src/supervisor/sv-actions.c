@@ -20,6 +20,7 @@
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
 #include "sv.h"
@@ -203,17 +204,21 @@ static void find_outcome(struct sv *sv, enum sv_state last, const char *cause)
 /* An end before the guest was ready, which nobody asked for: the last words say more than we can. */
 static void explain_early_end(struct sv *sv, enum sv_state last)
 {
-	CLEANUP_FREE char *console = NULL, *vmm = NULL, *cause = NULL;
+	CLEANUP_FREE char *console = NULL, *vmm = NULL, *net = NULL, *cause = NULL;
 
 	if (sv->status.ready_usec != 0 || str_eq(sv->status.outcome, "failed") ||
 		str_eq(sv->status.outcome, "forced") || last == SV_STOP_AGENT)
 		return;
 	sv_child_catch_up(&sv->vmm_child);
 	vmm = sv_logfile_tail(&sv->vmm_child.log, 500);
+	if (sv->net_child.end.si_code != 0) {
+		sv_child_catch_up(&sv->net_child);
+		net = sv_logfile_tail(&sv->net_child.log, 500);
+	}
 	console = sv_console_tail(sv->console);
-	cause = str_printf("%s%s%s%s%s", sv->status.cause, vmm && *vmm ? "; the VMM said:\n" : "",
-		str_or(vmm, ""), console && *console ? "; the console's last lines:\n" : "",
-		str_or(console, ""));
+	cause = str_printf("%s%s%s%s%s%s%s", sv->status.cause, net && *net ? "; passt said:\n" : "",
+		str_or(net, ""), vmm && *vmm ? "; the VMM said:\n" : "", str_or(vmm, ""),
+		console && *console ? "; the console's last lines:\n" : "", str_or(console, ""));
 	if (cause)
 		(void)str_set(&sv->status.cause, cause);
 }
@@ -265,6 +270,7 @@ static void act(struct sv *sv, enum sv_action action, enum sv_state last, const 
 	case SV_DO_NOTHING: break;
 	case SV_DO_BOOT: do_boot(sv); break;
 	case SV_DO_READY: do_ready(sv); break;
+	case SV_DO_NETWORK: sv_net_restart(sv, cause); break;
 	case SV_DO_REBOOT: do_reboot(sv); break;
 	case SV_DO_NOTE_SHUTDOWN: sv->guest_shutdown = true; break;
 	case SV_DO_NOTE_PANIC: do_note_panic(sv); break;

@@ -3,7 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-event.h>
 #include <unistd.h>
@@ -14,6 +17,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "sv.h"
+#include "vm-plan.h"
 
 void sv_child_init(struct sv_child *c, struct sv *sv, const char *name, int on_end)
 {
@@ -105,6 +109,27 @@ int sv_child_start(struct sv_child *c, struct spawn *spawn)
 	spawn->stdout_fd = spawn->stderr_fd = writer;
 	r = spawn_process(spawn, &c->pid, &c->pidfd);
 	return r < 0 ? r : child_watch(c);
+}
+
+const char **sv_child_arguments(const struct vm_step *step, const char *place, const char *value)
+{
+	size_t n = strv_length(step->args);
+	const char **argv = calloc(n + 1, sizeof *argv);
+
+	for (size_t i = 0; argv && i < n; i++)
+		argv[i] = str_eq(step->args[i], place) ? value : step->args[i];
+	return argv;
+}
+
+void sv_child_confine(struct sv *sv, struct spawn *spawn)
+{
+	spawn->no_new_privs = true;
+	spawn->death_signal = SIGKILL;
+	spawn->cwd_fd = sv->dir_fd;
+	if (geteuid() == 0)
+		spawn->uid = spawn->gid = sv->status.uid;
+	/* for an ordinary user only inside the user namespace that do_namespace() made */
+	spawn->unshare_flags = CLONE_NEWNET | CLONE_NEWIPC;
 }
 
 void sv_child_signal(struct sv_child *c, int signo)

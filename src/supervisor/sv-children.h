@@ -7,9 +7,16 @@
 struct spawn;
 struct sv;
 struct sv_child;
+struct vm_step;
 
 /* Idle values, so that every other function may be called. */
 void sv_child_init(struct sv_child *c, struct sv *sv, const char *name, int on_end);
+
+/* STEP's arguments with PLACE replaced by VALUE. A vector on the heap, its strings borrowed. */
+const char **sv_child_arguments(const struct vm_step *step, const char *place, const char *value);
+
+/* The VM's uid, no privileges, namespaces of its own: what every process of the VM gets. */
+void sv_child_confine(struct sv *sv, struct spawn *spawn);
 
 /*
  * Starts the program; SPAWN's stdout and stderr are set here, and the lock's descriptor is added

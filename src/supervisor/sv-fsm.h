@@ -22,6 +22,7 @@ enum sv_happening {
 	SV_VMM_GONE,  /* the process ended */
 	SV_VSOCKD_GONE,
 	SV_NAMESPACE_GONE, /* the init of the PID namespace ended, and all in it */
+	SV_NETWORK_GONE,   /* passt ended */
 	SV_GUEST_RESET,
 	SV_GUEST_SHUTDOWN, /* powered off; the VMM's process will end */
 	SV_GUEST_PANIC,
@@ -36,9 +37,10 @@ enum sv_happening {
 
 enum sv_action {
 	SV_DO_NOTHING,
-	SV_DO_BOOT,   /* arm the start time-out */
-	SV_DO_READY,  /* tell those who wait */
-	SV_DO_REBOOT, /* note it; a new agent will call */
+	SV_DO_BOOT,    /* arm the start time-out */
+	SV_DO_READY,   /* tell those who wait */
+	SV_DO_NETWORK, /* start another passt */
+	SV_DO_REBOOT,  /* note it; a new agent will call */
 	SV_DO_NOTE_SHUTDOWN,
 	SV_DO_NOTE_PANIC,
 	SV_DO_ASK_AGENT,

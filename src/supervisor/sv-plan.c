@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "path.h"
 #include "str.h"
+#include "sv-net.h"
 #include "sv.h"
 #include "vm-name.h"
 
@@ -118,6 +119,25 @@ static int plan_add_layers(struct sv *sv)
 	return r < 0 ? -ENOMEM : 0;
 }
 
+static int plan_add_volumes(struct sv *sv, char **ret_reason)
+{
+	char **args = NULL;
+	int r = 0;
+
+	if (!sv->spec.volumes)
+		return 0;
+	if (strv_length(sv->image.layers) + strv_length(sv->spec.volumes) > VMM_DISKS_MAX) {
+		*ret_reason = str_printf("%zu layers and %zu volumes: at most %d disks",
+			strv_length(sv->image.layers), strv_length(sv->spec.volumes),
+			VMM_DISKS_MAX);
+		return -EINVAL;
+	}
+	for (size_t i = 0; sv->spec.volumes[i]; i++)
+		r |= strv_pushf(&args, "volume%zu=%s", i, sv->spec.volumes[i]);
+	r |= vm_plan_add_consume(&sv->plan, VM_STEP_VOLUMES, args);
+	return r < 0 ? -ENOMEM : 0;
+}
+
 static int plan_add_kernel(struct sv *sv)
 {
 	char **args = NULL;
@@ -199,8 +219,9 @@ static char *plan_cmdline(struct sv *sv)
 		snprintf(tsc, sizeof tsc, " tsc_early_khz=%llu",
 			(unsigned long long)sv->accel.tsc_khz);
 	return str_printf(
-		"console=ttyS0 loglevel=4 panic=-1 cryptomgr.notests raid=noautodetect%s%s%s%s%s",
+		"console=ttyS0 loglevel=4 panic=-1 cryptomgr.notests raid=noautodetect%s%s%s%s%s%s",
 		tsc, tcg ? " no_timer_check" : "",
+		vm_spec_has_network(&sv->spec) ? " net.ifnames=0" : "",
 		init && !sv->spec.getty ? " systemd.getty_auto=no TERM=dumb" : "",
 		init ? " systemd.hostname=" : "", init ? sv->spec.name : "");
 }
@@ -227,19 +248,33 @@ static int plan_credentials(struct sv *sv, char ***ret)
 	return r < 0 ? -ENOMEM : 0;
 }
 
+/* Layers first, then the volumes. */
+static void plan_disks(const struct sv *sv, struct vmm_disk disks[static VMM_DISKS_MAX])
+{
+	size_t layers = strv_length(sv->image.layers), volumes = strv_length(sv->spec.volumes);
+
+	for (size_t i = 0; i < layers + volumes && i < VMM_DISKS_MAX; i++) {
+		bool is_layer = i < layers;
+
+		snprintf(disks[i].serial, sizeof disks[i].serial, "%s%zu",
+			is_layer ? "layer" : "volume", is_layer ? i : i - layers);
+		disks[i].read_only = is_layer;
+	}
+}
+
 static int plan_add_vmm(struct sv *sv, char **ret_reason)
 {
 	CLEANUP_FREE char *cmdline = plan_cmdline(sv);
 	struct vmm_disk disks[VMM_DISKS_MAX] = { 0 };
 	CLEANUP(strv_freep) char **credentials = NULL;
-	char **argv = NULL, uuid[37];
+	char **argv = NULL, uuid[37], mac[18];
 	struct vmm_config c = {
 		.name = sv->spec.name,
 		.uuid = uuid,
 		.accel = sv->status.accel,
 		.kernel_cmdline = cmdline,
 		.disks = disks,
-		.n_disks = strv_length(sv->image.layers),
+		.n_disks = strv_length(sv->image.layers) + strv_length(sv->spec.volumes),
 		.memory_bytes = sv->spec.memory_bytes,
 		.cpus = sv->spec.cpus,
 		.hotplug_slots = sv->spec.hotplug_slots,
@@ -254,9 +289,10 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		return r;
 	c.oem_strings = (const char *const *)credentials;
 	plan_uuid(sv->spec.name, uuid);
-	for (size_t i = 0; i < c.n_disks && i < ARRAY_SIZE(disks); i++) {
-		snprintf(disks[i].serial, sizeof disks[i].serial, "layer%zu", i);
-		disks[i].read_only = true;
+	plan_disks(sv, disks);
+	if (vm_spec_has_network(&sv->spec)) {
+		sv_net_mac(sv->spec.name, mac);
+		c.net_mac = mac;
 	}
 	r = vmm_check(sv->backend, &c, ret_reason);
 	if (r < 0)
@@ -283,6 +319,8 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 	if (r == 0)
 		r = plan_add_layers(sv);
 	if (r == 0)
+		r = plan_add_volumes(sv, ret_reason);
+	if (r == 0)
 		r = plan_add_kernel(sv);
 	if (r == 0)
 		r = plan_add_initramfs(sv, ret_reason);
@@ -292,6 +330,8 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 		r = plan_add_words(sv, VM_STEP_NAMESPACE, namespace);
 	if (r == 0)
 		r = plan_add_vsockd(sv, ret_reason);
+	if (r == 0)
+		r = sv_net_plan(sv, ret_reason, ret_next);
 	if (r == 0)
 		r = plan_add_vmm(sv, ret_reason);
 	return r;

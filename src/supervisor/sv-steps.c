@@ -31,9 +31,12 @@
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-net.h"
 #include "sv.h"
 #include "vm-lease.h"
 #include "vm-name.h"
+#include "vm-volume.h"
+#include "volume.h"
 
 #define VSOCKD_TABLE_BYTES (64 * 1024)
 
@@ -72,6 +75,32 @@ static void undo_layers(struct sv *sv)
 		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
 }
 
+static int open_volumes(struct sv *sv, int volumes_fd, char **ret_reason)
+{
+	size_t disk = VMM_FD_DISK + strv_length(sv->image.layers);
+
+	for (char **v = sv->spec.volumes; *v; v++, disk++) {
+		struct vm_volume volume;
+		const char *reason;
+		int fd;
+
+		if (vm_volume_parse(*v, &volume, &reason) < 0)
+			return -EINVAL;
+		fd = volume_open(volumes_fd, volume.name, volume.size_bytes, ret_reason);
+		if (fd < 0)
+			return fd;
+		sv->vmm_fds[disk] = fd;
+	}
+	return 0;
+}
+
+static int do_volumes(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	CLEANUP_CLOSE int volumes = vm_dirs_open_state(&sv->dirs, "volumes");
+
+	return volumes < 0 ? volumes : open_volumes(sv, volumes, ret_reason);
+}
+
 static int do_kernel(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
 	int fd = store_open_blob(sv->store, sv->kernel.kernel, ret_reason);
@@ -91,6 +120,28 @@ static void hex_to_bytes(const char *hex, uint8_t *out, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		sscanf(hex + 2 * i, "%2hhx", &out[i]);
+}
+
+/* The strings stay borrowed from static memory and the spec, behind its second colon cut off here. */
+static int describe_volumes(struct sv *sv, struct boot_desc *d)
+{
+	for (char **v = sv->spec.volumes; v && *v; v++) {
+		static const char *const serials[] = { "volume0", "volume1", "volume2", "volume3",
+			"volume4", "volume5", "volume6", "volume7" };
+		const char *path = strchr(*v, ':') + 1;
+		struct vm_volume volume;
+		const char *reason;
+
+		static_assert(ARRAY_SIZE(serials) == VM_VOLUMES_MAX, "a serial for every volume");
+		if (vm_volume_parse(*v, &volume, &reason) < 0)
+			return -EINVAL;
+		d->mounts[d->n_mounts] =
+			(struct boot_desc_mount){ .source = wire_str_from(serials[d->n_mounts]),
+				.fstype = wire_str_from("ext4"),
+				.target = { path, (uint32_t)strlen(volume.path) } };
+		d->n_mounts++;
+	}
+	return 0;
 }
 
 /* The strings stay borrowed from the spec. */
@@ -128,7 +179,8 @@ static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
 			(struct boot_desc_layer){ wire_str_from(serials[d->n_layers]),
 				wire_str_from("erofs") };
 	}
-	return 0;
+	sv_net_describe(sv, d);
+	return describe_volumes(sv, d);
 }
 
 /* The VM's user may read it, nobody else: the secret is in it. */
@@ -137,6 +189,22 @@ static int close_to_others(struct sv *sv, int fd)
 	if (fchmod(fd, 0400) < 0)
 		return -errno;
 	return geteuid() == 0 && fchown(fd, sv->status.uid, sv->status.uid) < 0 ? -errno : 0;
+}
+
+static int build_initramfs(struct sv *sv, struct initramfs *i)
+{
+	CLEANUP_CLOSE int credentials = -EBADF;
+
+	if (sv->spec.credentials) {
+		credentials = openat(
+			sv->vm_fd, "credentials", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (credentials < 0)
+			return -errno;
+		i->credentials_fd = credentials;
+		i->credentials = (const char *const *)sv->spec.credentials;
+		i->credentials_max = VM_CREDENTIAL_MAX_BYTES;
+	}
+	return initramfs_build(i);
 }
 
 static int do_initramfs(struct sv *sv, const struct vm_step *step, char **ret_reason)
@@ -167,7 +235,10 @@ static int do_initramfs(struct sv *sv, const struct vm_step *step, char **ret_re
 		*ret_reason = strdup("the command and its environment are too large");
 		return (int)len;
 	}
-	fd = initramfs_build(modules, guest, text, (size_t)len);
+	fd = build_initramfs(sv, &(struct initramfs){ .modules_fd = modules,
+					 .guest_fd = guest,
+					 .boot = text,
+					 .boot_len = (size_t)len });
 	explicit_bzero(text, (size_t)len);
 	if (fd < 0)
 		return fd;
@@ -276,6 +347,7 @@ static void undo_sockets(struct sv *sv)
 	sv->vsock_device_fd = fd_close(sv->vsock_device_fd);
 	sv->vmm_control_fd = fd_close(sv->vmm_control_fd);
 	sv->table_fd = fd_close(sv->table_fd);
+	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
 	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
 		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
 }
@@ -354,35 +426,13 @@ static void undo_namespace(struct sv *sv)
 	sv_child_finish(&sv->namespace_child);
 }
 
-/* ARGS with "{cid}" filled in; the strings stay borrowed, but for that one, which is CID. */
-static const char **fill_args(const struct vm_step *step, const char *cid)
-{
-	size_t n = strv_length(step->args);
-	const char **argv = calloc(n + 1, sizeof *argv);
-
-	for (size_t i = 0; argv && i < n; i++)
-		argv[i] = str_eq(step->args[i], "{cid}") ? cid : step->args[i];
-	return argv;
-}
-
-static void confine(struct sv *sv, struct spawn *spawn)
-{
-	spawn->no_new_privs = true;
-	spawn->death_signal = SIGKILL;
-	spawn->cwd_fd = sv->dir_fd;
-	if (geteuid() == 0)
-		spawn->uid = spawn->gid = sv->status.uid;
-	/* for an ordinary user only inside the user namespace that do_namespace() made */
-	spawn->unshare_flags = CLONE_NEWNET | CLONE_NEWIPC;
-}
-
 static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
 	char cid[16];
 	int r;
 
 	snprintf(cid, sizeof cid, "%u", sv->status.cid);
-	CLEANUP_FREE const char **argv = fill_args(step, cid);
+	CLEANUP_FREE const char **argv = sv_child_arguments(step, "{cid}", cid);
 	int fds[SPAWN_FDS_MAX] = { sv->vsock_device_fd, sv->vsock_listen_fd, sv->table_fd };
 	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
 	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .n_fds = 3, .limits = limits,
@@ -392,7 +442,7 @@ static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reaso
 		return -ENOMEM;
 	spawn.path = argv[0];
 	spawn.argv = argv;
-	confine(sv, &spawn);
+	sv_child_confine(sv, &spawn);
 	r = sv_child_start(&sv->vsockd_child, &spawn);
 	if (r < 0)
 		return r;
@@ -404,6 +454,11 @@ static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reaso
 static void undo_vsockd(struct sv *sv)
 {
 	sv_child_finish(&sv->vsockd_child);
+}
+
+static int do_network(struct sv *sv, const struct vm_step *step, char **ret_reason)
+{
+	return sv_net_start(sv, step);
 }
 
 static gid_t kvm_group(const struct sv *sv)
@@ -454,7 +509,7 @@ static void note_isolation(struct sv *sv)
 
 static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	CLEANUP_FREE const char **argv = fill_args(step, NULL);
+	CLEANUP_FREE const char **argv = sv_child_arguments(step, NULL, NULL);
 	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
 	int fds[SPAWN_FDS_MAX];
 	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .limits = limits,
@@ -463,12 +518,13 @@ static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
 
 	if (!argv)
 		return -ENOMEM;
-	spawn.n_fds = VMM_FD_DISK - 3 + strv_length(sv->image.layers);
+	spawn.n_fds =
+		VMM_FD_DISK - 3 + strv_length(sv->image.layers) + strv_length(sv->spec.volumes);
 	for (size_t i = 0; i < spawn.n_fds; i++)
 		fds[i] = sv->vmm_fds[3 + i];
 	spawn.path = argv[0];
 	spawn.argv = argv;
-	confine(sv, &spawn);
+	sv_child_confine(sv, &spawn);
 	spawn.extra_gid = kvm_group(sv);
 	r = sv_child_start(&sv->vmm_child, &spawn);
 	if (r < 0) {
@@ -480,7 +536,7 @@ static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
 	undo_layers(sv);
 	undo_kernel(sv);
 	undo_initramfs(sv);
-	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
+	for (size_t i = 0; i < VMM_FD_DISK; i++)
 		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
 	return vmm_attach_consume(
 		sv->backend, sv->event, TAKE_FD(sv->vmm_control_fd), on_vmm, sv, &sv->vmm);
@@ -498,11 +554,13 @@ static const struct {
 } table[] = {
 	[VM_STEP_LEASES] = { do_leases, undo_leases },
 	[VM_STEP_LAYERS] = { do_layers, undo_layers },
+	[VM_STEP_VOLUMES] = { do_volumes, undo_layers },
 	[VM_STEP_KERNEL] = { do_kernel, undo_kernel },
 	[VM_STEP_INITRAMFS] = { do_initramfs, undo_initramfs },
 	[VM_STEP_SOCKETS] = { do_sockets, undo_sockets },
 	[VM_STEP_NAMESPACE] = { do_namespace, undo_namespace },
 	[VM_STEP_VSOCKD] = { do_vsockd, undo_vsockd },
+	[VM_STEP_NETWORK] = { do_network, sv_net_stop },
 	[VM_STEP_VMM] = { do_vmm, undo_vmm },
 };
 static_assert(ARRAY_SIZE(table) == VM_STEP_MAX, "every step can be done and undone");

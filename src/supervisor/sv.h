@@ -77,9 +77,11 @@ struct sv {
 	int vsock_listen_fd;     /* owned until vsockd runs */
 	int vsock_device_fd;     /* owned until vsockd runs: its end of vhost-user */
 	int table_fd;            /* owned: the live connections of vsockd, for its successor */
+	int net_fd;              /* owned: passt's end of the guest's link, for the next passt */
 	int life_fd;             /* owned: the namespace's init ends when it closes */
 
-	struct sv_child vmm_child, vsockd_child, namespace_child;
+	struct sv_child vmm_child, vsockd_child, namespace_child, net_child;
+	unsigned net_restarts;
 	struct vmm *vmm;                /* owned */
 	struct sv_agent *agent;         /* owned */
 	struct sv_console *console;     /* owned */

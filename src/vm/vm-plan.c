@@ -10,11 +10,13 @@
 static const char *const step_names[] = {
 	[VM_STEP_LEASES] = "leases",
 	[VM_STEP_LAYERS] = "layers",
+	[VM_STEP_VOLUMES] = "volumes",
 	[VM_STEP_KERNEL] = "kernel",
 	[VM_STEP_INITRAMFS] = "initramfs",
 	[VM_STEP_SOCKETS] = "sockets",
 	[VM_STEP_NAMESPACE] = "namespace",
 	[VM_STEP_VSOCKD] = "vsockd",
+	[VM_STEP_NETWORK] = "network",
 	[VM_STEP_VMM] = "vmm",
 };
 static_assert(ARRAY_SIZE(step_names) == VM_STEP_MAX, "every step has a name");

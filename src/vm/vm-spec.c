@@ -9,6 +9,8 @@
 #include "json-codec.h"
 #include "str.h"
 #include "vm-name.h"
+#include "vm-publish.h"
+#include "vm-volume.h"
 
 static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, name, JSON_STR, .max = VM_NAME_MAX),
@@ -20,6 +22,10 @@ static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, user, JSON_STR, .max = 255),
 	JSON_FIELD(struct vm_spec, backend, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, accel, JSON_STR, .max = 16),
+	JSON_FIELD(struct vm_spec, net, JSON_STR, .max = 16),
+	JSON_FIELD(struct vm_spec, publish, JSON_STRV),
+	JSON_FIELD(struct vm_spec, volumes, JSON_STRV),
+	JSON_FIELD(struct vm_spec, credentials, JSON_STRV),
 	JSON_FIELD(struct vm_spec, memory_bytes, JSON_U64, .max = UINT64_C(1) << 46),
 	JSON_FIELD(struct vm_spec, root_bytes, JSON_U64, .max = UINT64_C(1) << 46),
 	JSON_FIELD(struct vm_spec, start_timeout_usec, JSON_U64),
@@ -55,6 +61,85 @@ static bool spec_is_one_of(const char *s, const char *const *list)
 	return s == NULL;
 }
 
+int vm_spec_check_credential(const char *name)
+{
+	static const char set[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+	size_t len = strlen(name);
+
+	return len >= 1 && len <= VM_CREDENTIAL_NAME_MAX && *name != '.' && strspn(name, set) == len
+		       ? 0
+		       : -EINVAL;
+}
+
+static char *spec_network_fault(const struct vm_spec *s)
+{
+	static const char *const nets[] = { "none", "user", NULL };
+	struct vm_publish p;
+
+	if (!spec_is_one_of(s->net, nets))
+		return str_printf("network \"%s\": not supported; there are none and user", s->net);
+	if (s->publish && !vm_spec_has_network(s))
+		return strdup("a port can only be published with --net=user");
+	if (strv_length(s->publish) > VM_PUBLISH_MAX)
+		return str_printf(
+			"%zu published ports: at most %d", strv_length(s->publish), VM_PUBLISH_MAX);
+	for (char **v = s->publish; v && *v; v++) {
+		if (vm_publish_parse(*v, &p) < 0)
+			return str_printf("\"%s\" cannot be published: it must be "
+					  "[ADDR:]HOST:GUEST[/udp]",
+				*v);
+	}
+	return NULL;
+}
+
+/* The paths must differ, and so must the names: a volume has one writer. */
+static char *spec_volume_clash(const struct vm_spec *s, size_t n)
+{
+	struct vm_volume a, b;
+	const char *reason;
+
+	(void)vm_volume_parse(s->volumes[n], &a, &reason);
+	for (size_t i = 0; i < n; i++) {
+		if (vm_volume_parse(s->volumes[i], &b, &reason) < 0)
+			continue;
+		if (str_eq(a.name, b.name) || str_eq(a.path, b.path))
+			return str_printf(
+				"the volume %s or its path %s is named twice", a.name, a.path);
+	}
+	return NULL;
+}
+
+static char *spec_volumes_fault(const struct vm_spec *s)
+{
+	const char *reason;
+	struct vm_volume v;
+	char *fault = NULL;
+
+	if (strv_length(s->volumes) > VM_VOLUMES_MAX)
+		return str_printf(
+			"%zu volumes: at most %d", strv_length(s->volumes), VM_VOLUMES_MAX);
+	for (size_t i = 0; !fault && s->volumes && s->volumes[i]; i++) {
+		if (vm_volume_parse(s->volumes[i], &v, &reason) < 0)
+			return str_printf("volume \"%s\": %s", s->volumes[i], reason);
+		fault = spec_volume_clash(s, i);
+	}
+	return fault;
+}
+
+static char *spec_credentials_fault(const struct vm_spec *s)
+{
+	if (strv_length(s->credentials) > VM_CREDENTIALS_MAX)
+		return str_printf("%zu credentials: at most %d", strv_length(s->credentials),
+			VM_CREDENTIALS_MAX);
+	for (char **v = s->credentials; v && *v; v++) {
+		if (vm_spec_check_credential(*v) < 0)
+			return str_printf(
+				"\"%s\" cannot be a credential's name: A-Z a-z 0-9 _ . -", *v);
+	}
+	return NULL;
+}
+
 static char *spec_fault(const struct vm_spec *s)
 {
 	static const char *const backends[] = { "auto", "qemu", "null", NULL };
@@ -84,9 +169,20 @@ static char *spec_fault(const struct vm_spec *s)
 	return NULL;
 }
 
+static char *spec_first_fault(const struct vm_spec *s)
+{
+	static char *(*const checks[])(const struct vm_spec *) = { spec_fault, spec_network_fault,
+		spec_volumes_fault, spec_credentials_fault };
+	char *fault = NULL;
+
+	for (size_t i = 0; !fault && i < ARRAY_SIZE(checks); i++)
+		fault = checks[i](s);
+	return fault;
+}
+
 int vm_spec_check(const struct vm_spec *s, char **ret_reason)
 {
-	CLEANUP_FREE char *fault = spec_fault(s);
+	CLEANUP_FREE char *fault = spec_first_fault(s);
 
 	if (!fault)
 		return 0;

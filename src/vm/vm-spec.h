@@ -16,6 +16,10 @@ enum {
 #define VM_MEMORY_DEFAULT_BYTES (UINT64_C(512) << 20)
 #define VM_SPEC_TEXT_MAX        (256 * 1024)
 
+#define VM_CREDENTIALS_MAX      64            /* of one VM */
+#define VM_CREDENTIAL_MAX_BYTES (1024 * 1024) /* of all together (systemd's limit) */
+#define VM_CREDENTIAL_NAME_MAX  255
+
 struct vm_spec {
 	char *name;     /* owned, all strings */
 	char *image;    /* name or digest in the store */
@@ -24,8 +28,12 @@ struct vm_spec {
 	char **env;     /* NAME=VALUE, for command */
 	char *workdir;
 	char *user;
-	char *backend; /* auto, qemu, null */
-	char *accel;   /* auto, kvm, tcg */
+	char *backend;      /* auto, qemu, null */
+	char *accel;        /* auto, kvm, tcg */
+	char *net;          /* none, user; NULL: none */
+	char **publish;     /* see vm-publish.h; needs net user */
+	char **volumes;     /* see vm-volume.h */
+	char **credentials; /* names; their contents are vms/NAME/credentials/NAME */
 	uint64_t memory_bytes;
 	uint64_t root_bytes; /* of the overlay; 0: half of the guest's memory */
 	uint64_t start_timeout_usec;
@@ -42,6 +50,14 @@ void vm_spec_finish(struct vm_spec *s);
 
 /* 0, or -EINVAL with the reason (heap, for the user). */
 int vm_spec_check(const struct vm_spec *s, char **ret_reason);
+
+static inline bool vm_spec_has_network(const struct vm_spec *s)
+{
+	return s->net && s->net[0] == 'u';
+}
+
+/* 0, or -EINVAL: 1 … 255 of [A-Za-z0-9_.-], not beginning with a dot. */
+int vm_spec_check_credential(const char *name);
 
 struct json_object *vm_spec_to_json(const struct vm_spec *s);
 int vm_spec_from_json(const char *text, size_t len, struct vm_spec *ret, char **ret_reason);

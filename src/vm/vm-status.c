@@ -28,6 +28,7 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(struct vm_status, outcome, JSON_STR),
 	JSON_FIELD(struct vm_status, cause, JSON_STR),
 	JSON_FIELD(struct vm_status, exit_source, JSON_STR),
+	JSON_FIELD(struct vm_status, network, JSON_STR),
 	JSON_FIELD(struct vm_status, isolation, JSON_STR),
 	JSON_FIELD(struct vm_status, started_usec, JSON_U64),
 	JSON_FIELD(struct vm_status, ready_usec, JSON_U64),

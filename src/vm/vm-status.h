@@ -24,6 +24,7 @@ struct vm_status {
 	char *outcome;         /* clean, acpi, forced, crashed, panicked, failed; NULL: it lives */
 	char *cause;           /* of the outcome, one line */
 	char *exit_source;     /* cmd, signal: the end of the VM's own command */
+	char *network;         /* "user ADDRESS", or that it is lost; NULL: none */
 	char *isolation;       /* what was reached, words separated by spaces */
 	uint64_t started_usec; /* CLOCK_REALTIME */
 	uint64_t ready_usec;

@@ -93,18 +93,52 @@ static int qemu_devices(const struct vmm_config *c, char ***v)
 	return r;
 }
 
+/* passt gives one queue, and no offloads that it would have to undo. */
+static int qemu_network(const struct vmm_config *c, char ***v)
+{
+	int r = 0;
+
+	if (!c->net_mac)
+		return 0;
+	r |= strv_push(v, "-netdev");
+	r |= strv_pushf(v, "stream,id=net,server=off,addr.type=fd,addr.str=%d", VMM_FD_NET);
+	r |= strv_push(v, "-device");
+	r |= strv_pushf(v, "virtio-net-pci,id=net0,netdev=net,mac=%s,romfile=", c->net_mac);
+	return r;
+}
+
+/*
+ * A writable disk is used through its descriptor itself: opening /proc/self/fd/N again would ask for
+ * the file's permissions, and would leave the lock on it behind.
+ */
+static int qemu_disk(const struct vmm_disk *d, size_t i, char ***v)
+{
+	int r = 0;
+
+	if (d->read_only) {
+		r |= strv_push(v, "-blockdev");
+		r |= strv_pushf(v,
+			"driver=raw,node-name=disk%zu,read-only=on,file.driver=file,"
+			"file.filename=/proc/self/fd/%zu,file.locking=off",
+			i, VMM_FD_DISK + i);
+		return r;
+	}
+	r |= strv_push(v, "-add-fd");
+	r |= strv_pushf(v, "fd=%zu,set=%zu", VMM_FD_DISK + i, VMM_FD_DISK + i);
+	r |= strv_push(v, "-blockdev");
+	r |= strv_pushf(v,
+		"driver=raw,node-name=disk%zu,discard=unmap,detect-zeroes=unmap,file.driver=file,"
+		"file.filename=/dev/fdset/%zu,file.locking=off,file.discard=unmap",
+		i, VMM_FD_DISK + i);
+	return r;
+}
+
 static int qemu_disks(const struct vmm_config *c, char ***v)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < c->n_disks; i++) {
-		const char *mode = c->disks[i].read_only ? "on" : "off";
-
-		r |= strv_push(v, "-blockdev");
-		r |= strv_pushf(v,
-			"driver=raw,node-name=disk%zu,read-only=%s,file.driver=file,"
-			"file.filename=/proc/self/fd/%zu,file.locking=off",
-			i, mode, VMM_FD_DISK + i);
+		r |= qemu_disk(&c->disks[i], i, v);
 		r |= strv_push(v, "-device");
 		r |= strv_pushf(v, "virtio-blk-pci,id=blk%zu,drive=disk%zu,serial=%s", i, i,
 			c->disks[i].serial);
@@ -152,6 +186,7 @@ static int qemu_arguments(const struct vmm_config *c, char ***argv)
 		qemu_machine,
 		qemu_channels,
 		qemu_devices,
+		qemu_network,
 		qemu_disks,
 		qemu_payload,
 	};

@@ -23,7 +23,8 @@ enum vmm_fd {
 	VMM_FD_VSOCK = 6,   /* UNIX socket to uvms-vsockd, vhost-user */
 	VMM_FD_KERNEL = 7,
 	VMM_FD_INITRD = 8,
-	VMM_FD_DISK = 9, /* and up, one per disk */
+	VMM_FD_NET = 9,   /* UNIX stream socket to passt, as QEMU frames it */
+	VMM_FD_DISK = 10, /* and up, one per disk */
 };
 
 #define VMM_DISKS_MAX 16
@@ -38,6 +39,7 @@ struct vmm_config {
 	const char *uuid;
 	const char *accel; /* "kvm" or "tcg" */
 	const char *kernel_cmdline;
+	const char *net_mac;            /* of the one interface; NULL: none */
 	const char *const *oem_strings; /* SMBIOS type 11; NULL-terminated or NULL */
 	const struct vmm_disk *disks;
 	size_t n_disks;

@@ -1,0 +1,208 @@
+#include "volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "file.h"
+#include "str.h"
+#include "tool.h"
+
+#define VOLUME_DISK "disk"
+#define VOLUME_NEW  "disk.new"
+
+/* 0, or -EBUSY. */
+static int volume_lock(int fd)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
+		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+	return 0;
+}
+
+/* Without reserved blocks: no root of the host will ever need them. */
+static int volume_format(int dir, const char *name, char **ret_reason)
+{
+	static const char *const mkfs[] = { "mkfs.ext4", NULL };
+	sigset_t before;
+	int r;
+
+	r = tool_require(mkfs, ret_reason);
+	if (r < 0)
+		return r;
+	tool_signals_hold(&before);
+	r = tool_run(
+		&(struct tool){ TOOL_DEFAULTS, .cwd_fd = dir,
+			.argv = (const char *[]){ "mkfs.ext4", "-q", "-F", "-m", "0", "-L", name,
+				"-E", "root_owner=0:0,lazy_itable_init=1", VOLUME_NEW, NULL } },
+		ret_reason);
+	tool_signals_release(&before);
+	return r;
+}
+
+/* DIR is locked: nobody else makes it. */
+static int volume_make(int dir, const char *name, uint64_t size_bytes, char **ret_reason)
+{
+	CLEANUP_CLOSE int fd =
+		openat(dir, VOLUME_NEW, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	char label[17] = "";
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size_bytes) < 0)
+		return -errno;
+	strncat(label, name, sizeof label - 1); /* all that ext4 has room for */
+	r = volume_format(dir, label, ret_reason);
+	if (r == 0 && fsync(fd) < 0)
+		r = -errno;
+	if (r == 0 && renameat(dir, VOLUME_NEW, dir, VOLUME_DISK) < 0)
+		r = -errno;
+	if (r < 0)
+		(void)unlinkat(dir, VOLUME_NEW, 0);
+	return r;
+}
+
+static int volume_open_disk(int dir)
+{
+	int fd = openat(dir, VOLUME_DISK, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* The directory, locked against other makers and removers for as long as it is open. */
+static int volume_hold(int volumes_fd, const char *name, bool create)
+{
+	CLEANUP_CLOSE int dir =
+		create ? file_mkdir_at(volumes_fd, name, 0700)
+		       : openat(volumes_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+
+	if (dir < 0)
+		return create ? dir : -errno;
+	if (flock(dir, LOCK_EX) < 0 || fstat(dir, &st) < 0)
+		return -errno;
+	/* removed while we waited */
+	return st.st_nlink == 0 ? -EAGAIN : TAKE_FD(dir);
+}
+
+static int volume_check_size(int fd, const char *name, uint64_t size_bytes, char **ret_reason)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (size_bytes == 0 || (uint64_t)st.st_size == size_bytes)
+		return 0;
+	*ret_reason = str_printf(
+		"volume %s is there and has %lluM, not %lluM; growing one is not supported yet",
+		name, (unsigned long long)st.st_size >> 20, (unsigned long long)size_bytes >> 20);
+	return -EEXIST;
+}
+
+int volume_open(int volumes_fd, const char *name, uint64_t size_bytes, char **ret_reason)
+{
+	CLEANUP_CLOSE int dir = -EBADF, fd = -EBADF;
+	int r;
+
+	dir = volume_hold(volumes_fd, name, true);
+	if (dir < 0)
+		return dir;
+	fd = volume_open_disk(dir);
+	if (fd == -ENOENT) {
+		r = volume_make(
+			dir, name, size_bytes ? size_bytes : VOLUME_DEFAULT_BYTES, ret_reason);
+		if (r < 0) {
+			(void)unlinkat(volumes_fd, name, AT_REMOVEDIR);
+			return r;
+		}
+		fd = volume_open_disk(dir);
+	}
+	if (fd < 0)
+		return fd;
+	r = volume_check_size(fd, name, size_bytes, ret_reason);
+	if (r < 0)
+		return r;
+	r = volume_lock(fd);
+	if (r == -EBUSY)
+		*ret_reason = str_printf("volume %s is in use by another VM", name);
+	return r < 0 ? r : TAKE_FD(fd);
+}
+
+int volume_look(int volumes_fd, const char *name, struct volume *ret)
+{
+	CLEANUP_CLOSE int dir =
+		openat(volumes_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	CLEANUP_CLOSE int fd = -EBADF;
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct stat st;
+
+	if (dir < 0)
+		return -errno;
+	fd = volume_open_disk(dir);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || fcntl(fd, F_OFD_GETLK, &lock) < 0)
+		return -errno;
+	*ret = (struct volume){ .name = strdup(name),
+		.size_bytes = (uint64_t)st.st_size,
+		.used_bytes = (uint64_t)st.st_blocks * 512,
+		.in_use = lock.l_type != F_UNLCK };
+	return ret->name ? 0 : -ENOMEM;
+}
+
+void volume_finish(struct volume *v)
+{
+	free(v->name);
+	*v = (struct volume){ 0 };
+}
+
+static int volume_by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int volume_list(int volumes_fd, char ***ret)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int copy = openat(volumes_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+
+	if (!d) {
+		r = -errno;
+		fd_close(copy);
+		return r;
+	}
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		if (e->d_name[0] != '.')
+			r = strv_push(&names, e->d_name);
+	}
+	closedir(d);
+	if (r < 0)
+		return r;
+	if (names)
+		qsort(names, strv_length(names), sizeof *names, volume_by_name);
+	*ret = TAKE_PTR(names);
+	return 0;
+}
+
+int volume_remove(int volumes_fd, const char *name)
+{
+	CLEANUP_CLOSE int dir = volume_hold(volumes_fd, name, false), fd = -EBADF;
+	int r;
+
+	if (dir < 0)
+		return dir;
+	fd = volume_open_disk(dir);
+	r = fd == -ENOENT ? 0 : fd < 0 ? fd : volume_lock(fd);
+	return r < 0 ? r : file_remove_tree_at(volumes_fd, name);
+}

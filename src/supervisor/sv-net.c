@@ -1,0 +1,187 @@
+#include "sv-net.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "boot-desc.h"
+#include "cleanup.h"
+#include "fd.h"
+#include "log.h"
+#include "path.h"
+#include "sockun.h"
+#include "spawn.h"
+#include "str.h"
+#include "sv-children.h"
+#include "sv.h"
+#include "vm-name.h"
+#include "vm-publish.h"
+
+/* The guest's side of the link; the same for every VM, since no two share a link. */
+#define NET_GUEST     "10.0.2.15"
+#define NET_GATEWAY   "10.0.2.2"
+#define NET_DNS       "10.0.2.3"
+#define NET_PREFIX    24
+#define NET_PASST_MAC "02:75:76:6d:73:01"
+
+/* What passt takes in one frame; its guests' segments are reassembled by nobody. */
+#define NET_MTU       65520
+
+#define NET_RESTARTS  5
+#define NET_LOW_PORTS 1024
+
+static int net_push_publish(const struct sv *sv, char ***args)
+{
+	int r = 0;
+
+	for (char **v = sv->spec.publish; v && *v && r == 0; v++) {
+		struct vm_publish p;
+
+		r = vm_publish_parse(*v, &p);
+		r = r ? r : strv_push(args, p.udp ? "-u" : "-t");
+		r = r ? r : strv_pushf(args, "%s/%u:%u", p.address, p.host, p.guest);
+	}
+	return r;
+}
+
+/* Only root may bind them: passt then starts as root and changes to the VM's uid when it has. */
+static bool net_needs_low_ports(const struct sv *sv)
+{
+	struct vm_publish p;
+
+	for (char **v = sv->spec.publish; v && *v; v++) {
+		if (vm_publish_parse(*v, &p) == 0 && p.host < NET_LOW_PORTS)
+			return geteuid() == 0;
+	}
+	return false;
+}
+
+static int net_arguments(const struct sv *sv, const char *program, char ***args)
+{
+	static const char *const fixed[] = { "--foreground", "--stderr", "--fd", "3", "--address",
+		NET_GUEST, "--netmask", "24", "--gateway", NET_GATEWAY, "--mac-addr", NET_PASST_MAC,
+		"--dns-forward", NET_DNS, "--no-map-gw" };
+	int r = strv_push(args, program);
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++)
+		r = strv_push(args, fixed[i]);
+	if (r == 0 && net_needs_low_ports(sv)) {
+		r = strv_push(args, "--runas");
+		r = r ? r : strv_push(args, "{uid}");
+	}
+	return r ? r : net_push_publish(sv, args);
+}
+
+int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	CLEANUP_FREE char *program = NULL;
+	CLEANUP(strv_freep) char **args = NULL;
+	int r;
+
+	if (!vm_spec_has_network(&sv->spec))
+		return 0;
+	if (path_find_program("passt", &program) < 0) {
+		*ret_reason = strdup("--net=user: not supported here, passt is not installed");
+		*ret_next = strdup("apt install passt");
+		return -EOPNOTSUPP;
+	}
+	r = net_arguments(sv, program, &args);
+	if (r < 0)
+		return r;
+	return vm_plan_add_consume(&sv->plan, VM_STEP_NETWORK, TAKE_PTR(args));
+}
+
+void sv_net_mac(const char *vm_name, char out[static 18])
+{
+	char id[33];
+
+	vm_name_id("mac", vm_name, id);
+	snprintf(out, 18, "02:%.2s:%.2s:%.2s:%.2s:%.2s", id, id + 2, id + 4, id + 6, id + 8);
+}
+
+static void net_ipv4(const char *text, uint8_t out[static BOOT_DESC_IPV4])
+{
+	(void)sscanf(text, "%hhu.%hhu.%hhu.%hhu", &out[0], &out[1], &out[2], &out[3]);
+}
+
+void sv_net_describe(const struct sv *sv, struct boot_desc *d)
+{
+	struct boot_desc_network *n = &d->network;
+	uint8_t *m = n->mac;
+	char mac[18];
+
+	if (!vm_spec_has_network(&sv->spec))
+		return;
+	d->flags |= BOOT_DESC_NETWORK;
+	sv_net_mac(sv->spec.name, mac);
+	(void)sscanf(
+		mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5]);
+	net_ipv4(NET_GUEST, n->address);
+	net_ipv4(NET_GATEWAY, n->gateway);
+	net_ipv4(NET_DNS, n->dns);
+	n->prefix = NET_PREFIX;
+	n->mtu = NET_MTU;
+}
+
+static int net_spawn(struct sv *sv, const struct vm_step *step)
+{
+	char uid[32];
+
+	snprintf(uid, sizeof uid, "%u:%u", sv->status.uid, sv->status.uid);
+	CLEANUP_FREE const char **argv = sv_child_arguments(step, "{uid}", uid);
+	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 } };
+	struct spawn spawn = { SPAWN_DEFAULTS, .fds = &sv->net_fd, .n_fds = 1, .limits = limits,
+		.n_limits = ARRAY_SIZE(limits) };
+
+	if (!argv)
+		return -ENOMEM;
+	spawn.path = argv[0];
+	spawn.argv = argv;
+	sv_child_confine(sv, &spawn);
+	spawn.unshare_flags &= ~CLONE_NEWNET;
+	if (net_needs_low_ports(sv))
+		spawn.uid = spawn.gid = (uid_t)-1;
+	return sv_child_start(&sv->net_child, &spawn);
+}
+
+int sv_net_start(struct sv *sv, const struct vm_step *step)
+{
+	int pair[2], r;
+
+	r = sockun_pair(SOCK_STREAM, pair);
+	if (r < 0)
+		return r;
+	sv->vmm_fds[VMM_FD_NET] = pair[0];
+	sv->net_fd = pair[1];
+	r = net_spawn(sv, step);
+	return r < 0 ? r : str_set(&sv->status.network, "user " NET_GUEST);
+}
+
+void sv_net_stop(struct sv *sv)
+{
+	sv_child_finish(&sv->net_child);
+	sv->net_fd = fd_close(sv->net_fd);
+}
+
+void sv_net_restart(struct sv *sv, const char *cause)
+{
+	const struct vm_step *step = vm_plan_find(&sv->plan, VM_STEP_NETWORK);
+	CLEANUP_FREE char *said = NULL;
+	int r = -EAGAIN;
+
+	sv_child_catch_up(&sv->net_child);
+	said = sv_logfile_tail(&sv->net_child.log, 300);
+	log_warning("%s: %s: %s", sv->spec.name, str_or(cause, "passt ended"), str_or(said, ""));
+	sv_child_finish(&sv->net_child);
+	if (sv->net_restarts++ < NET_RESTARTS)
+		r = net_spawn(sv, step);
+	if (r < 0) {
+		log_error("%s: the guest has lost its network", sv->spec.name);
+		(void)str_set(&sv->status.network, "lost; uvms restart gives a new one");
+	}
+	sv_status_save(sv);
+}
