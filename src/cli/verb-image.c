@@ -107,7 +107,8 @@ static int run_build(int argc, char **argv)
 
 static struct json_object *image_json(const struct store_image *i)
 {
-	struct json_object *o = json_object_new_object(), *layers = json_object_new_array();
+	struct json_object *o = json_object_new_object(), *layers = json_object_new_array(),
+			   *config = json_object_new_object();
 
 	if (i->name)
 		json_object_object_add(o, "name", json_object_new_string(i->name));
@@ -118,6 +119,8 @@ static struct json_object *image_json(const struct store_image *i)
 	if (i->created)
 		json_object_object_add(o, "created", json_object_new_string(i->created));
 	json_object_object_add(o, "size_bytes", json_object_new_uint64(i->size_bytes));
+	(void)image_config_write(&i->config, config);
+	json_object_object_add(o, "config", config);
 	return o;
 }
 

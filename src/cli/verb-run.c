@@ -15,6 +15,7 @@
 #include "file.h"
 #include "json-codec.h"
 #include "path.h"
+#include "run-image.h"
 #include "run-input.h"
 #include "session.h"
 #include "spawn.h"
@@ -32,6 +33,8 @@ static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_
 static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout,
 		arg_stop_timeout;
 static uint32_t arg_cpus = 1, arg_slots = UINT32_MAX;
+static const char *arg_entrypoint;
+static bool arg_init;
 static bool arg_tty, arg_interactive, arg_rm, arg_detach, arg_dry_run, arg_quiet, arg_getty;
 
 static const struct option_def options[] = {
@@ -55,6 +58,10 @@ static const struct option_def options[] = {
 		"a port of the host that leads into the guest; implies --net=user" },
 	{ "volume", 'v', "NAME:PATH[:SIZE]", OPTION_STRV, &arg_volumes,
 		"mount a volume at PATH; it is made when there is none" },
+	{ "entrypoint", 0, "PROGRAM", OPTION_STRING, &arg_entrypoint,
+		"instead of the image's entry point; '' for none" },
+	{ "init", 0, NULL, OPTION_FLAG, &arg_init,
+		"boot the image's own init although it names a command" },
 	{ "workdir", 'w', "DIR", OPTION_STRING, &arg_workdir, "working directory of CMD" },
 	{ "user", 'u', "USER[:GROUP]", OPTION_STRING, &arg_user, "user of CMD in the guest" },
 	{ "kernel", 0, "NAME", OPTION_STRING, &arg_kernel, "a kernel of uvms kernel ls" },
@@ -124,14 +131,17 @@ static int fill_spec(struct vm_spec *s, const char *image, char **command)
 	s->memory_bytes = arg_memory;
 	s->root_bytes = arg_root_size;
 	s->cpus = arg_cpus;
-	s->hotplug_slots = arg_slots != UINT32_MAX ? arg_slots : *command ? 0 : 4;
 	if (arg_start_timeout)
 		s->start_timeout_usec = arg_start_timeout;
 	if (arg_stop_timeout)
 		s->stop_timeout_usec = arg_stop_timeout;
 	s->keep = arg_name && !arg_rm;
-	s->attached = *command && !arg_detach;
 	s->getty = arg_getty;
+	if (r == 0)
+		r = run_image_apply(s,
+			&(struct run_image_wish){ .entrypoint = arg_entrypoint, .init = arg_init });
+	s->hotplug_slots = arg_slots != UINT32_MAX ? arg_slots : s->command ? 0 : 4;
+	s->attached = s->command && !arg_detach;
 	return r < 0 ? -ENOMEM : 0;
 }
 
@@ -300,7 +310,7 @@ static int run(int argc, char **argv)
 {
 	CLEANUP(vm_spec_finish) struct vm_spec spec = { 0 };
 	CLEANUP_FREE char *reason = NULL;
-	bool has_command = argv[1] && argc > 1;
+	bool has_command = argc > 1;
 	int r;
 
 	argv[argc] = NULL;
@@ -311,6 +321,7 @@ static int run(int argc, char **argv)
 	if (r > 0)
 		return has_command ? UVMS_EXIT_UVMS : r;
 	r = fill_spec(&spec, argv[0], argv + 1);
+	has_command = spec.command;
 	if (r < 0) /* what is missing in it would be taken for what was not asked for */
 		return fail(has_command ? UVMS_EXIT_UVMS : UVMS_EXIT_FAILED, strerror(-r), NULL,
 			"the VM cannot be described");

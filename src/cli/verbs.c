@@ -23,6 +23,7 @@ const struct verb *const verbs[] = {
 	&verb_kill,
 	&verb_rm,
 	&verb_image_build,
+	&verb_image_pull,
 	&verb_image_ls,
 	&verb_image_inspect,
 	&verb_image_rm,

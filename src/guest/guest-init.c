@@ -120,6 +120,7 @@ static void run_command(const struct boot_desc *d)
 		.while_calling_data = d };
 	int r;
 
+	guest_proc_set_environment(&d->env);
 	r = guest_transport_wait(&config.transport, CALL_MS);
 	if (r == 0)
 		r = guest_agent_run(&config);

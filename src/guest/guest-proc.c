@@ -40,6 +40,14 @@ static void plan_finish(struct plan *p)
 		p->fds[i] = fd_close(p->fds[i]);
 }
 
+/* Of this process: set once, before the first program. */
+static struct wire_strv common_env;
+
+void guest_proc_set_environment(const struct wire_strv *v)
+{
+	common_env = *v;
+}
+
 static int strv_from_wire(const struct wire_strv *v, char ***ret)
 {
 	struct wire_str s;
@@ -80,7 +88,9 @@ static int plan_env(struct plan *p, const struct guest_proc_spec *spec)
 	CLEANUP(strv_freep) char **given = NULL;
 	int r;
 
-	r = strv_from_wire(&spec->env, &given);
+	r = strv_from_wire(&common_env, &given);
+	if (r == 0)
+		r = strv_from_wire(&spec->env, &given);
 	if (r == 0)
 		r = strv_push(&p->env, "PATH=" GUEST_PATH_DEFAULT);
 	if (r == 0)

@@ -35,6 +35,9 @@ struct guest_proc {
 	void (*on_exit)(struct guest_proc *p, const siginfo_t *ending);
 };
 
+/* What every program finds beside its own environment: the image's. V (a view) must stay. */
+void guest_proc_set_environment(const struct wire_strv *v);
+
 /*
  * Starts SPEC; the callbacks of P have been set by the caller. Returns 0; or -errno with *RET_STEP,
  * and no callback comes.

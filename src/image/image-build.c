@@ -15,7 +15,7 @@
 #include "str.h"
 #include "tool.h"
 
-static struct json_object *image_config(const struct image_build *b, const char *diff_id)
+struct json_object *image_build_configuration(const char *diff_id)
 {
 	struct json_object *c = json_object_new_object(), *rootfs = json_object_new_object(),
 			   *ids = json_object_new_array(), *config = json_object_new_object();
@@ -23,21 +23,25 @@ static struct json_object *image_config(const struct image_build *b, const char 
 	json_object_object_add(c, "created", json_object_new_string("1970-01-01T00:00:00Z"));
 	json_object_object_add(c, "architecture", json_object_new_string("amd64"));
 	json_object_object_add(c, "os", json_object_new_string("linux"));
-	if (b->from_debian) {
-		struct json_object *labels = json_object_new_object();
-
-		json_object_object_add(
-			labels, "io.uvms.image.source", json_object_new_string("debian"));
-		json_object_object_add(
-			labels, "io.uvms.image.suite", json_object_new_string(b->from_debian));
-		json_object_object_add(config, "Labels", labels);
-	}
 	json_object_object_add(c, "config", config);
 	json_object_array_add(ids, json_object_new_string(diff_id));
 	json_object_object_add(rootfs, "type", json_object_new_string("layers"));
 	json_object_object_add(rootfs, "diff_ids", ids);
 	json_object_object_add(c, "rootfs", rootfs);
 	return c;
+}
+
+static void image_label_debian(const struct image_build *b, struct json_object *config)
+{
+	struct json_object *labels;
+
+	if (!b->from_debian)
+		return;
+	labels = json_object_new_object();
+	json_object_object_add(labels, "io.uvms.image.source", json_object_new_string("debian"));
+	json_object_object_add(
+		labels, "io.uvms.image.suite", json_object_new_string(b->from_debian));
+	json_object_object_add(oci_object(config, "config"), "Labels", labels);
 }
 
 static int image_add_layer(struct store *s, const struct image_build *b,
@@ -53,7 +57,8 @@ static int image_add_layer(struct store *s, const struct image_build *b,
 	r = layer_build(s, source, &temp, &layer, ret_reason);
 	if (r < 0)
 		return r;
-	config = image_config(b, layer.digest);
+	config = image_build_configuration(layer.digest);
+	image_label_debian(b, config);
 	struct store_edit e = { .kind = STORE_INDEX_IMAGE,
 		.name = b->name,
 		.config = config,

@@ -19,6 +19,11 @@ struct image_built {
 	uint64_t size_bytes;
 };
 
+struct json_object;
+
+/* An OCI configuration of one layer with an empty `config`; NULL without memory. */
+struct json_object *image_build_configuration(const char *diff_id);
+
 /*
  * 0, or with *RET_REASON (heap, may stay NULL): -ENOPKG, a tool is not installed; -EIO, one failed;
  * -EINTR, a signal came; others as of the store.

@@ -3,6 +3,7 @@
 #include <json-c/json.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "str.h"
 
 #define OCI_NAME_MAX 255
@@ -25,12 +26,40 @@ const char *oci_name_problem(const char *name)
 		return "it must begin with a lower-case letter or a digit";
 	if (strlen(name) > OCI_NAME_MAX)
 		return "it is longer than 255 bytes";
+	n = strcspn(name, ":/");
+	if (name[n] == ':' && strspn(name + n + 1, "0123456789") == strcspn(name + n + 1, "/") &&
+		strchr(name + n, '/')) {
+		if (strspn(name, name_bytes) < n)
+			return "a registry's name is of a-z, 0-9, '.' and '-'";
+		name += n + 1; /* its port */
+	}
 	n = strspn(name, name_bytes);
 	if (name[n] == ':' && name[n + 1]) {
 		n++;
 		n += strspn(name + n, tag_bytes);
 	}
 	return name[n] ? "only a-z, 0-9, '.', '_', '/', '-' and one ':TAG' may be in it" : NULL;
+}
+
+char *oci_name_familiar(const char *ref)
+{
+	static const char *const fronts[] = { "docker.io/", "library/" };
+	char *name, *end;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fronts); i++) {
+		if (str_has_prefix(ref, fronts[i]))
+			ref += strlen(fronts[i]);
+	}
+	name = strdup(ref);
+	if (!name)
+		return NULL;
+	end = strchr(name, '@');
+	if (end)
+		*end = 0;
+	end = strrchr(name, ':');
+	if (str_eq(end, ":latest"))
+		*end = 0;
+	return name;
 }
 
 static struct json_object *member(struct json_object *obj, const char *key, enum json_type type)

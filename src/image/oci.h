@@ -22,8 +22,17 @@ struct json_object;
 /* "sha256:" and 64 lower-case hex digits: safe as a file name behind the colon. */
 bool oci_digest_is_valid(const char *digest);
 
-/* [a-z0-9][a-z0-9._/-]*(:[a-zA-Z0-9._-]+)?, at most 255 bytes. NULL, or what is wrong. */
+/*
+ * [a-z0-9][a-z0-9._-]*(:PORT/)?[a-z0-9._/-]*(:[a-zA-Z0-9._-]+)?, at most 255 bytes. NULL, or what is
+ * wrong.
+ */
 const char *oci_name_problem(const char *name);
+
+/*
+ * The short form of a reference, on the heap: without "docker.io/" and "library/" at its front, without
+ * ":latest" and without a digest at its end.
+ */
+char *oci_name_familiar(const char *ref);
 
 /* Borrowed members of OBJ; NULL when it is no object, or there is none of that type. */
 const char *oci_str(struct json_object *obj, const char *key);

@@ -182,6 +182,36 @@ static struct json_object *store_default_kernel(struct json_object *index)
 	return newest;
 }
 
+static int store_image_config(
+	struct store *s, struct json_object *manifest, struct store_image *i, char **ret_reason)
+{
+	CLEANUP(json_codec_putp) struct json_object *configuration = NULL;
+	struct json_object *d = oci_object(manifest, "config");
+	const char *bad = "";
+	int r;
+
+	if (!str_eq(oci_str(d, "mediaType"), OCI_CONFIG) ||
+		!oci_digest_is_valid(oci_str(d, "digest")))
+		return 0;
+	r = store_blob_json(s, oci_str(d, "digest"), &configuration, ret_reason);
+	if (r == 0)
+		r = image_config_read(configuration, &i->config, &bad);
+	if (r == -EBADMSG && !*ret_reason)
+		*ret_reason = str_printf("%s in its configuration cannot be understood", bad);
+	return r;
+}
+
+static int store_find_image_entry(
+	struct json_object *index, const char *ref, struct json_object **ret)
+{
+	CLEANUP_FREE char *familiar = oci_name_familiar(ref);
+	int r = store_index_find(index, STORE_INDEX_IMAGE, ref, ret);
+
+	if (r == -ENOENT && familiar)
+		r = store_index_find(index, STORE_INDEX_IMAGE, familiar, ret);
+	return r;
+}
+
 int store_find_image(struct store *s, const char *ref, struct store_image *ret, char **ret_reason)
 {
 	CLEANUP(json_codec_putp) struct json_object *index = NULL, *manifest = NULL;
@@ -192,12 +222,14 @@ int store_find_image(struct store *s, const char *ref, struct store_image *ret, 
 	r = store_index_read(s, &index, ret_reason);
 	if (r < 0)
 		return r;
-	r = store_index_find(index, STORE_INDEX_IMAGE, ref, &d);
+	r = store_find_image_entry(index, ref, &d);
 	if (r < 0)
 		return store_find_failed(r, ref, ret_reason);
 	r = store_blob_json(s, oci_str(d, "digest"), &manifest, ret_reason);
 	if (r >= 0)
 		r = store_image_fill(d, manifest, &i, ret_reason);
+	if (r >= 0)
+		r = store_image_config(s, manifest, &i, ret_reason);
 	if (r < 0)
 		return r;
 	*ret = i;
@@ -237,6 +269,7 @@ void store_image_finish(struct store_image *i)
 	free(i->digest);
 	strv_free(i->layers);
 	free(i->created);
+	image_config_finish(&i->config);
 	*i = (struct store_image){ 0 };
 }
 

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "image-config.h"
+
 #define STORE_DIGEST_MAX 71 /* "sha256:" and 64 hex digits */
 
 struct store;
@@ -21,10 +23,11 @@ int store_open(int state_fd, struct store **ret);
 void store_close(struct store *s);
 
 struct store_image {
-	char *name;          /* owned, all; NULL when the image has none */
-	char *digest;        /* of the manifest */
-	char **layers;       /* digests, lowest first */
-	char *created;       /* RFC 3339 */
+	char *name;    /* owned, all; NULL when the image has none */
+	char *digest;  /* of the manifest */
+	char **layers; /* digests, lowest first */
+	char *created; /* RFC 3339 */
+	struct image_config config;
 	uint64_t size_bytes; /* of all layers */
 };
 
@@ -39,7 +42,7 @@ struct store_kernel {
 };
 
 /*
- * By name, or by a unique prefix (≥ 4 digits) of the manifest's digest. -ENOENT: no such image. A
+ * By name (in any form that image pull takes), or by a unique prefix (≥ 4 digits) of the manifest's digest. -ENOENT: no such image. A
  * broken index or manifest is -EBADMSG with *RET_REASON (heap).
  */
 int store_find_image(struct store *s, const char *ref, struct store_image *ret, char **ret_reason);

@@ -11,6 +11,7 @@
 #include "boot-desc.h"
 #include "cleanup.h"
 #include "fd.h"
+#include "file.h"
 #include "log.h"
 #include "path.h"
 #include "sockun.h"
@@ -76,6 +77,51 @@ static int net_arguments(const struct sv *sv, const char *program, char ***args)
 	return r ? r : net_push_publish(sv, args);
 }
 
+static bool net_publishes_udp_on_loopback(const struct sv *sv)
+{
+	struct vm_publish p;
+
+	for (char **v = sv->spec.publish; v && *v; v++) {
+		if (vm_publish_parse(*v, &p) == 0 && p.udp &&
+			(str_has_prefix(p.address, "127.") || str_eq(p.address, "::1")))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Before 2024 passt sent answers to UDP from the loopback to the router's address, where --no-map-gw ends
+ * them; and without that the guest would reach every service on the host's loopback.
+ */
+static bool net_answers_udp_on_loopback(const char *program)
+{
+	CLEANUP_CLOSE int help = fd_memfd("uvms-passt-help"), pidfd = -EBADF;
+	CLEANUP_FREE char *text = NULL;
+	struct spawn spawn = { SPAWN_DEFAULTS, .path = program,
+		.argv = (const char *[]){ "passt", "--help", NULL }, .stdout_fd = help,
+		.stderr_fd = help };
+
+	if (help < 0 || spawn_process(&spawn, NULL, &pidfd) < 0)
+		return false;
+	(void)spawn_wait(pidfd);
+	if (lseek(help, 0, SEEK_SET) < 0 || file_read_fd(help, 1 << 20, &text, NULL) < 0)
+		return false;
+	return strstr(text, "--map-host-loopback");
+}
+
+static int net_check_udp(struct sv *sv, const char *program, char **ret_reason, char **ret_next)
+{
+	if (!net_publishes_udp_on_loopback(sv) || net_answers_udp_on_loopback(program))
+		return 0;
+	*ret_reason =
+		strdup("a UDP port on the loopback: not supported here, this passt is too old "
+		       "to answer it");
+	*ret_next =
+		strdup("publish it on another address of the host, as in -p ADDR:HOST:GUEST/udp, "
+		       "or install passt of 2024 or later");
+	return -EOPNOTSUPP;
+}
+
 int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 {
 	CLEANUP_FREE char *program = NULL;
@@ -89,7 +135,9 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 		*ret_next = strdup("apt install passt");
 		return -EOPNOTSUPP;
 	}
-	r = net_arguments(sv, program, &args);
+	r = net_check_udp(sv, program, ret_reason, ret_next);
+	if (r == 0)
+		r = net_arguments(sv, program, &args);
 	if (r < 0)
 		return r;
 	return vm_plan_add_consume(&sv->plan, VM_STEP_NETWORK, TAKE_PTR(args));

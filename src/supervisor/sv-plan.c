@@ -22,7 +22,8 @@ static int plan_image(struct sv *sv, char **ret_reason, char **ret_next)
 	r = store_find_image(sv->store, sv->spec.image, &sv->image, &detail);
 	if (r == -ENOENT) {
 		*ret_reason = str_printf("there is no image \"%s\"", sv->spec.image);
-		*ret_next = strdup("uvms image ls shows what there is, uvms image build makes one");
+		*ret_next = strdup("uvms image ls shows what there is; uvms image pull and uvms "
+				   "image build get more");
 	} else if (r < 0) {
 		*ret_reason = str_printf("image \"%s\" cannot be used: %s", sv->spec.image,
 			detail ? detail : strerror(-r));

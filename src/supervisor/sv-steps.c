@@ -162,10 +162,10 @@ static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
 	hex_to_bytes(id, d->machine_id, sizeof d->machine_id);
 	d->root_size_bytes = s->root_bytes;
 	d->hostname = wire_str_from(s->name);
+	d->env = wire_strv_from((const char *const *)s->env);
 	if (!s->attached) {
 		/* an attached client executes its command itself, in a session */
 		d->argv = wire_strv_from((const char *const *)s->command);
-		d->env = wire_strv_from((const char *const *)s->env);
 		d->user = wire_str_from(s->user);
 		d->workdir = wire_str_from(s->workdir);
 	}

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""What a person uses all day: images from a registry, the network, published ports, volumes, secrets.
+
+usage: test-everyday.py CASE
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import vmtest
+from vmtest import Failure, equal, need, true
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "fakes"))
+from registry import Registry, layer, member  # noqa: E402
+
+
+def busybox_layer(*more):
+    program = pathlib.Path(shutil.which("busybox")).read_bytes()
+    names = subprocess.check_output(["busybox", "--list"], text=True).split()
+    return layer([member("bin", mode=0o755, type=b"5"), member("bin/busybox", program, mode=0o755),
+                  member("tmp", mode=0o1777, type=b"5"),
+                  member("etc/passwd", b"root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"),
+                  *[member("bin/" + n, type=b"2", linkname="busybox") for n in names if n not in ("busybox", "init", "linuxrc")],
+                  *more])
+
+
+def pulled(host):
+    """The image obeys what it says about itself, unless the caller says something else."""
+    need("busybox", "skopeo", "umoci")
+    with Registry() as r:
+        r.add("t/app", "1", [busybox_layer(member("bin/su2", b"x", mode=0o4755))],
+              {"Entrypoint": ["/bin/sh", "-c"], "Cmd": ["id -u; pwd; echo $A $B; stat -c %a /bin/su2"],
+               "Env": ["A=1", "PATH=/bin", "B=2"], "WorkingDir": "/made/here", "User": "app"})
+        image = f"{r.host}/t/app:1"
+        host.run("image", "pull", image, check=0)
+    try:
+        equal(host.out("run", image), "1000\n/made/here\n1 2\n4755\n", "as the image says")
+        equal(host.out("run", "-u", "root", "-w", "/", "-e", "A=9", image, "--", "id -u; pwd; echo $A $B"),
+              "0\n/\n9 2\n", "as the caller says")
+        equal(host.out("run", "--entrypoint", "/bin/echo", image, "--", "a", "b"), "a b\n", "--entrypoint")
+        equal(host.out("run", "--entrypoint", "", image, "--", "echo", "c"), "c\n", "no entry point")
+        name = host.name()
+        host.run("run", "-d", "--name", name, image, "--", "sleep 1000", check=0)
+        equal(host.out("exec", name, "sh", "-c", "echo $A $B"), "1 2\n", "exec has its environment")
+        host.run("rm", "-f", name, check=0)
+        p = host.run("run", "--init", image, check=1)
+        true(b"no init" in p.stderr, f"--init boots: {p.stderr.decode()}")
+    finally:
+        host.run("image", "rm", image)
+
+
+def ip(*args):
+    subprocess.run(["ip", *args], check=True, capture_output=True)
+
+
+class Outside:
+    """A network namespace that is all the outside there is: a server and a resolver at 198.51.100.1, the host
+    at 198.51.100.2 with a default route. Everything the case runs is run inside the host's."""
+
+    def __init__(self, tag):
+        self.host, self.far = f"uvms-{tag}-h{os.getpid()}", f"uvms-{tag}-f{os.getpid()}"
+        self.children = []
+
+    def __enter__(self):
+        for n in (self.host, self.far):
+            ip("netns", "add", n)
+            ip("-n", n, "link", "set", "lo", "up")
+        ip("link", "add", "up0", "netns", self.host, "type", "veth", "peer", "name", "down0", "netns", self.far)
+        for n, dev, address in ((self.host, "up0", "198.51.100.2/24"), (self.far, "down0", "198.51.100.1/24")):
+            ip("-n", n, "address", "add", address, "dev", dev)
+            ip("-n", n, "link", "set", dev, "up")
+        ip("-n", self.host, "route", "add", "default", "via", "198.51.100.1")
+        etc = pathlib.Path("/etc/netns") / self.host
+        etc.mkdir(parents=True)
+        (etc / "resolv.conf").write_text("nameserver 198.51.100.1\n")
+        self.children.append(subprocess.Popen(
+            ["ip", "netns", "exec", self.far, sys.executable, __file__, "--serve"], stdout=subprocess.PIPE))
+        self.children[0].stdout.readline()
+        return self
+
+    def __exit__(self, *args):
+        for c in self.children:
+            c.kill()
+            c.wait()
+        for n in (self.host, self.far):
+            subprocess.run(["ip", "netns", "delete", n], capture_output=True)
+        shutil.rmtree(pathlib.Path("/etc/netns") / self.host, ignore_errors=True)
+
+    def uvms(self, host, *args, check=0, timeout=300):
+        p = subprocess.run(["ip", "netns", "exec", self.host, vmtest.UVMS, *args], env=host.env,
+                           capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+        if p.returncode != check:
+            raise Failure(f"uvms {' '.join(args)}: status {p.returncode}\n{p.stdout}\n{p.stderr}")
+        return p.stdout
+
+    def python(self, code, where=None):
+        return subprocess.check_output(["ip", "netns", "exec", where or self.host, sys.executable, "-c", code],
+                                       text=True, timeout=30)
+
+    def far_python(self, code):
+        return self.python(code, self.far)
+
+
+def serve():
+    """In the far namespace: every name is 198.51.100.1, and TCP port 80 says hello."""
+    dns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    dns.bind(("198.51.100.1", 53))
+    web = socket.create_server(("198.51.100.1", 80))
+    print("up", flush=True)
+
+    def serve_web():
+        while True:
+            peer = web.accept()[0]
+            peer.recv(4096)
+            peer.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello from outside\n")
+            peer.close()
+    threading.Thread(target=serve_web, daemon=True).start()
+    while True:
+        query, peer = dns.recvfrom(512)
+        end = query.index(b"\0", 12) + 5
+        kind = query[end - 4:end - 2]
+        answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" + socket.inet_aton("198.51.100.1")
+        count = b"\0\1" if kind == b"\0\1" else b"\0\0"
+        dns.sendto(query[:2] + b"\x81\x80\0\1" + count + b"\0\0\0\0" + query[12:end] +
+                   (answer if count == b"\0\1" else b""), peer)
+
+
+def netns_works():
+    need("ip", "passt")
+    if os.getuid() != 0:
+        raise vmtest.Skip("only root makes network namespaces")
+    name = f"uvms-try-{os.getpid()}"
+    p = subprocess.run(["ip", "netns", "add", name], capture_output=True)
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+    if p.returncode:
+        raise vmtest.Skip("no network namespaces here")
+
+
+FETCH = ("import socket,time\n"
+         "def get(port, host='127.0.0.1'):\n"
+         "    for i in range(50):\n"
+         "        try:\n"
+         "            s = socket.create_connection((host, port), 2); s.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n"
+         "            d = b''\n"
+         "            while (b := s.recv(4096)): d += b\n"
+         "            if d: return d.decode()\n"
+         "        except OSError: pass\n"
+         "        time.sleep(.2)\n"
+         "    return 'nothing'\n")
+
+
+def network(host):
+    """The outside, names, published TCP and UDP ports; the host's loopback stays closed; passt may die."""
+    netns_works()
+    with Outside("net") as out:
+        name = host.name()
+        out.uvms(host, "run", "-d", "--name", name, "-p", "8080:80", "-p", "0.0.0.0:9000:9000/udp", "-p",
+                 "127.0.0.1:80:80", "debian")
+        equal(host.status(name)["network"], "user 10.0.2.15", "status")
+        guest = ["exec", name, "python3", "-c"]
+        page = out.uvms(host, *guest, FETCH + "print(get(80, 'www.example.org'))")
+        true("hello from outside" in page, f"by name: {page}")
+        page = out.python(FETCH + "print(get(8080), get(80))")
+        true(page.count("200 OK") == 2, f"published: {page}")
+        # the router's address is not the host's loopback
+        refused = out.uvms(host, *guest, "import socket\ntry: socket.create_connection(('10.0.2.2', 8080), 3); "
+                           "print('open')\nexcept OSError as e: print('closed')")
+        equal(refused, "closed\n", "the host's loopback")
+        echo = host.popen("exec", name, "python3", "-c",
+                          "import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+                          "s.bind(('', 9000)); print('up', flush=True); d,p=s.recvfrom(99); s.sendto(d*2,p)",
+                          stdout=subprocess.PIPE)
+        echo.stdout.readline()
+        # a passt that cannot answer UDP from the loopback is told apart below
+        answer = out.far_python("import socket; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1)\n"
+                            "for i in range(10):\n"
+                            "    s.sendto(b'ab', ('198.51.100.2', 9000))\n"
+                            "    try: print(s.recv(9).decode()); break\n"
+                            "    except OSError: pass\n")
+        equal(answer, "abab\n", "UDP")
+        echo.wait(20)
+        for pid in passts(host):
+            os.kill(pid, signal.SIGKILL)
+        page = out.python(FETCH + "print(get(8080))")
+        true("200 OK" in page, f"after passt was killed: {page}")
+        page = out.uvms(host, *guest, FETCH + "print(get(80, 'www.example.org'))")
+        true("hello from outside" in page, f"outside after passt was killed: {page}")
+        equal(host.status(name)["state"], "running", "the VM lives")
+        equal(out.uvms(host, "run", "-p", "8080:80", "busybox", "--", "true", check=125), "", "a port in use")
+        known = "--map-host-loopback" in subprocess.run(["passt", "--help"], capture_output=True, text=True).stderr
+        out.uvms(host, "run", "-p", "9001:9001/udp", "busybox", "--", "true", check=0 if known else 125)
+        out.uvms(host, "stop", name)
+        host.run("rm", name, check=0)
+
+
+def passts(host):
+    return [int(line.split()[0]) for line in host.processes() if "passt" in line.split(None, 1)[1]]
+
+
+def network_refused(host):
+    """What cannot be done is said before anything is made."""
+    p = host.run("run", "--net=none", "-p", "1:1", "busybox", "--", "true", check=125)
+    true(b"--net=user" in p.stderr, p.stderr.decode())
+    for bad in ("1", "1:2:3:4", "0:1", "1:70000", "1.2.3:1:2", "[::1]1:2", "1:2/sctp", "a:b"):
+        host.run("run", "-p", bad, "busybox", "--", "true", check=125)
+    host.run("run", "--net=bridge", "busybox", "--", "true", check=125)
+    env = dict(host.env, PATH="/nonexistent")
+    p = subprocess.run([vmtest.UVMS, "run", "-d", "--net=user", "busybox"], env=env, capture_output=True)
+    true(p.returncode == 6 or b"QEMU" in p.stderr.upper(), f"{p.returncode} {p.stderr}")
+
+
+def volumes(host):
+    """What is written stays; one writer; it is removed by name."""
+    need("mkfs.ext4")
+    disk = f"vol{os.getpid()}"
+    volume = f"{disk}:/data:64M"
+    host.run("run", "--volume", volume, "busybox", "--", "sh", "-c",
+             "dd if=/dev/urandom of=/data/a bs=1M count=8 2>/dev/null; sha256sum </data/a >/data/sum; sync",
+             check=0)
+    out = host.out("run", "-v", f"{disk}:/elsewhere", "busybox", "--", "sh", "-c",
+                   "cd /elsewhere; sha256sum <a | cmp - sum && echo same; df -m . | tail -1 | awk '{print $2}'")
+    same, size = out.split()
+    equal(same, "same", "the content")
+    true(50 <= int(size) <= 64, f"size {size}")
+    name = host.name()
+    host.run("run", "-d", "--name", name, "-v", volume, "busybox", "--", "sleep", "1000", check=0)
+    p = host.run("run", "-v", f"{disk}:/x", "busybox", "--", "true", check=125)
+    true(b"in use" in p.stderr, p.stderr.decode())
+    host.run("volume", "rm", disk, check=4)
+    listed = {v["name"]: v for v in json.loads(host.out("volume", "ls", "--json"))}
+    true(listed[disk]["in_use"] and listed[disk]["vm"] == name, f"{listed}")
+    host.run("kill", name, check=0)
+    host.run("start", name, check=0)
+    equal(host.out("exec", name, "ls", "/data/sum"), "/data/sum\n", "after a kill")
+    host.run("stop", name, check=0)
+    host.run("volume", "rm", disk, check=4)
+    host.run("rm", name, check=0)
+    p = host.run("run", "-v", f"{disk}:/x:1G", "busybox", "--", "true", check=125)
+    true(b"64M" in p.stderr, p.stderr.decode())
+    host.run("volume", "rm", disk, check=0)
+    host.run("volume", "rm", disk, check=3)
+    for bad in ("x", ":/x", "x:", "x:y", "../x:/x", "x:/", "x:/a/../b", "x:/a:1", "x:/a:99999T", "x:/.."):
+        host.run("run", "-v", bad, "busybox", "--", "true", check=125)
+
+
+def secrets(host):
+    """Credentials and environment files reach the guest and nothing else."""
+    tmp = pathlib.Path(host.runtime)
+    secret = f"S3CRET-{os.getpid()}"
+    for where in (tmp / "cred", tmp / "env"):
+        where.write_text(secret + "\n" if where.name == "cred" else f"# c\n\nTOKEN={secret} \"q\"\nHERE\nNONE\n")
+    env = dict(host.env, HERE="yes")
+    args = ["--credential", f"tok={tmp}/cred", "--env-file", f"{tmp}/env"]
+    p = subprocess.run([vmtest.UVMS, "run", *args, "-u", "1000", "busybox", "--", "sh", "-c",
+                        "cat $CREDENTIALS_DIRECTORY/tok; echo $TOKEN $HERE; env | grep -c NONE"],
+                       env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
+    equal(p.stdout, f"{secret}\n{secret} \"q\" yes\n0\n", f"in the guest: {p.stderr}")
+    name = host.name()
+    host.run("run", "-d", "--name", name, *args, "debian", check=0)
+    equal(host.out("exec", name, "sh", "-c", "systemd-run -q --wait -P -p LoadCredential=tok systemd-creds cat tok"),
+          f"{secret}\n", "systemd has it")
+    equal(host.out("exec", name, "hostname"), name + "\n", "the other credentials are there too")
+    seen = host.out("status", "--json", name) + host.out("inspect", name)
+    for entry in pathlib.Path("/proc").iterdir():
+        try:
+            seen += (entry / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            pass
+    for path in [*tmp.rglob("*")]:
+        if path.is_file() and path.name not in ("cred", "env"):
+            seen += path.read_bytes().decode(errors="replace")
+    (tmp / "cred").unlink()
+    true(secret not in seen.replace(f"TOKEN={secret}", ""), "the secret is seen on the host")
+    kept = host.state / "vms" / name / "credentials"
+    equal(kept.stat().st_mode & 0o777, 0o700, "mode of the directory")
+    equal((kept / "tok").stat().st_mode & 0o777, 0o400, "mode of the file")
+    host.run("restart", name, check=0)
+    equal(host.out("exec", name, "cat", "/run/credentials/@system/tok"), f"{secret}\n", "after a restart")
+    host.run("rm", "-f", name, check=0)
+    true(not kept.exists(), "gone with the VM")
+    (tmp / "env").unlink()
+    for bad in ("x", "=x", "a/b=x", ".a=x", "a=/nonexistent"):
+        host.run("run", "--credential", bad, "busybox", "--", "true", check=125)
+    equal(host.out("ls", "-aq"), "", "nothing was made")
+
+
+CASES = {
+    "pulled": pulled,
+    "network": network,
+    "network-refused": network_refused,
+    "volumes": volumes,
+    "secrets": secrets,
+}
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+    else:
+        sys.exit(vmtest.main(CASES))
