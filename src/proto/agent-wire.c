@@ -99,6 +99,33 @@ static void xfer_forward(struct wire *w, struct agent_wire_msg *m)
 	wire_str(w, &m->forward.path, AGENT_WIRE_PATH_MAX);
 }
 
+static void xfer_copy(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range32(w, &m->copy.flags, 0, AGENT_COPY_FLAGS);
+	wire_str(w, &m->copy.path, AGENT_WIRE_PATH_MAX);
+}
+
+static void xfer_copy_data(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_rest(w, &m->copy_data.bytes, &m->copy_data.n_bytes, AGENT_WIRE_COPY_MAX);
+	if (m->copy_data.n_bytes == 0 && w->error == 0)
+		w->error = w->out ? -EINVAL : -EBADMSG;
+}
+
+static void xfer_copy_note(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range8(w, &m->copy_note.kind, AGENT_COPY_FAILED, AGENT_COPY_NOTES - 1);
+	wire_u32(w, &m->copy_note.error);
+	wire_str(w, &m->copy_note.path, AGENT_WIRE_PATH_MAX);
+}
+
+static void xfer_copy_done(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_u32(w, &m->copy_done.error);
+	wire_u64(w, &m->copy_done.n_entries);
+	wire_str(w, &m->copy_done.path, AGENT_WIRE_PATH_MAX);
+}
+
 static void xfer_started(struct wire *w, struct agent_wire_msg *m)
 {
 	wire_u32(w, &m->started.pid);
@@ -180,6 +207,13 @@ static const struct {
 	[AGENT_WIRE_ATTACH] = { "ATTACH", xfer_attach },
 	[AGENT_WIRE_FORWARD] = { "FORWARD", xfer_forward },
 	[AGENT_WIRE_INFO] = { "INFO", xfer_nothing },
+	[AGENT_WIRE_COPY_GET] = { "COPY_GET", xfer_copy },
+	[AGENT_WIRE_COPY_PUT] = { "COPY_PUT", xfer_copy },
+	[AGENT_WIRE_COPY_OK] = { "COPY_OK", xfer_nothing },
+	[AGENT_WIRE_COPY_DATA] = { "COPY_DATA", xfer_copy_data },
+	[AGENT_WIRE_COPY_END] = { "COPY_END", xfer_nothing },
+	[AGENT_WIRE_COPY_NOTE] = { "COPY_NOTE", xfer_copy_note },
+	[AGENT_WIRE_COPY_DONE] = { "COPY_DONE", xfer_copy_done },
 	[AGENT_WIRE_STARTED] = { "STARTED", xfer_started },
 	[AGENT_WIRE_FAILED] = { "FAILED", xfer_failed },
 	[AGENT_WIRE_FORWARD_OK] = { "FORWARD_OK", xfer_nothing },
@@ -250,6 +284,14 @@ ssize_t agent_wire_decode(const void *buf, size_t len, struct agent_wire_msg *re
 		return r;
 	*ret = m;
 	return (ssize_t)w.pos;
+}
+
+void agent_wire_copy_head(uint8_t ret[static AGENT_WIRE_HEADER], uint32_t n)
+{
+	struct wire w = { .out = ret, .size = AGENT_WIRE_HEADER };
+	uint8_t type = AGENT_WIRE_COPY_DATA;
+
+	xfer_header(&w, &n, &type);
 }
 
 const char *agent_wire_type_name(uint8_t type)

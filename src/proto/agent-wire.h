@@ -30,7 +30,7 @@
  * Sessions. The host connects to port AGENT_PORT of the guest:
  *
  *	host  AUTH{secret}                            guest  AUTH_OK (or closes; 2 s deadline)
- *	host  one of EXEC, ATTACH, FORWARD, INFO
+ *	host  one of EXEC, ATTACH, FORWARD, INFO, COPY_GET, COPY_PUT
  *
  * The supervisor does the first line and hands the connected descriptor to the CLI for the rest.
  *
@@ -49,6 +49,15 @@
  *	FORWARD   FORWARD_OK or FAILED; after FORWARD_OK the connection carries raw bytes, no frames, and
  *	          a half-close (shutdown(2)) in either direction is passed on.
  *	INFO      INFO_REPLY, and the guest closes.
+ *	COPY_GET  COPY_OK or FAILED{1}; after COPY_OK the guest sends a tree as a tar stream (tar-wire.h) in
+ *	          COPY_DATA, COPY_NOTE for entries that are not as they should be, and COPY_DONE at the end.
+ *	COPY_PUT  the same the other way: after COPY_OK the host sends COPY_DATA and COPY_END, and the guest
+ *	          COPY_NOTE at any time and COPY_DONE once: after COPY_END, or before it when it cannot go
+ *	          on. A host that closes without COPY_END has given up: the file that was being
+ *	          written is removed.
+ *	          The stream carries no end mark of tar; one that has it may be sent. There is no window:
+ *	          a receiver that does not read stalls the sender. An agent from before these types
+ *	          closes the connection.
  *
  * Port AGENT_PORT is below 1024: in the guest only root can bind it or send from it; on the host no
  * policy, forward or sibling may reach it.
@@ -80,6 +89,7 @@
 #define AGENT_WIRE_PATH_MAX    4095
 #define AGENT_WIRE_USER_MAX    255
 #define AGENT_WIRE_TERM_MAX    63
+#define AGENT_WIRE_COPY_MAX    (64 * 1024) /* bytes in one COPY_DATA */
 
 enum agent_wire_type {
 	/* call home */
@@ -101,7 +111,14 @@ enum agent_wire_type {
 	AGENT_WIRE_ATTACH = 0x23,
 	AGENT_WIRE_FORWARD = 0x24,
 	AGENT_WIRE_INFO = 0x25,
-	/* 0x26 … 0x2f: reserved for file copy */
+	/* file copy; the rest up to 0x2f is reserved for it */
+	AGENT_WIRE_COPY_GET = 0x26,
+	AGENT_WIRE_COPY_PUT = 0x27,
+	AGENT_WIRE_COPY_OK = 0x28,
+	AGENT_WIRE_COPY_DATA = 0x29,
+	AGENT_WIRE_COPY_END = 0x2a,
+	AGENT_WIRE_COPY_NOTE = 0x2b,
+	AGENT_WIRE_COPY_DONE = 0x2c,
 	AGENT_WIRE_STARTED = 0x30,
 	AGENT_WIRE_FAILED = 0x31,
 	AGENT_WIRE_FORWARD_OK = 0x32,
@@ -149,6 +166,31 @@ enum agent_wire_exec_flags {
 	AGENT_EXEC_STDIN = 1 << 1, /* else /dev/null; implied by TTY */
 	AGENT_EXEC_MAIN = 1 << 2,
 	AGENT_EXEC_FLAGS = (1 << 3) - 1,
+};
+
+enum agent_wire_copy_flags {
+	AGENT_COPY_FOLLOW = 1 << 0,    /* GET: if PATH is a symbolic link, what it points to */
+	AGENT_COPY_ONE_FS = 1 << 1,    /* GET: nothing of other file systems below PATH */
+	AGENT_COPY_OWNER = 1 << 2,     /* PUT: owners, setuid and setgid are kept */
+	AGENT_COPY_DIRECTORY = 1 << 3, /* PUT: PATH has to be a directory */
+	AGENT_COPY_CONTENTS =
+		1 << 4, /* PUT: names are those below PATH, which is made if need be */
+	AGENT_COPY_FLAGS = (1 << 5) - 1,
+};
+
+/* What an entry of a copied tree suffered. */
+enum agent_wire_copy_note {
+	AGENT_COPY_FAILED = 1, /* error says why; all further ones but APART … OWNER count as it */
+	AGENT_COPY_CHANGED,    /* it grew smaller while it was read: filled up with zeros */
+	AGENT_COPY_OUTSIDE,    /* its name leads out of the target */
+	AGENT_COPY_FORM,       /* a form or type that is not supported */
+	AGENT_COPY_REFUSED,    /* a device node, which is never made */
+	AGENT_COPY_APART,      /* copied, but as a file apart instead of a hard link */
+	AGENT_COPY_SOCKET,     /* left out: a socket */
+	AGENT_COPY_DEVICE,     /* left out: a device node */
+	AGENT_COPY_MOUNT,      /* left out: another file system */
+	AGENT_COPY_OWNED,      /* copied, but its owner could not be given */
+	AGENT_COPY_NOTES,
 };
 
 enum agent_wire_stream {
@@ -223,6 +265,24 @@ struct agent_wire_msg {
 			struct wire_str path;
 		} forward;
 		struct {
+			uint32_t flags;       /* enum agent_wire_copy_flags */
+			struct wire_str path; /* of the guest; relative to / */
+		} copy;                       /* GET and PUT */
+		struct {
+			const void *bytes;
+			uint32_t n_bytes; /* 1 … AGENT_WIRE_COPY_MAX */
+		} copy_data;
+		struct {
+			uint8_t kind;   /* enum agent_wire_copy_note */
+			uint32_t error; /* FAILED: positive errno of x86-64 Linux */
+			struct wire_str path;
+		} copy_note;
+		struct {
+			uint32_t error; /* what ended it before its time; 0: nothing */
+			uint64_t n_entries;
+			struct wire_str path; /* with an error: where */
+		} copy_done;
+		struct {
 			uint32_t pid; /* in the guest; for messages only */
 		} started;
 		struct {
@@ -273,5 +333,8 @@ ssize_t agent_wire_encode(const struct agent_wire_msg *m, void *buf, size_t size
  * -EBADMSG: malformed, close the connection. Views in *RET stay valid as long as BUF is unchanged.
  */
 ssize_t agent_wire_decode(const void *buf, size_t len, struct agent_wire_msg *ret);
+
+/* The header of a COPY_DATA frame of N bytes, for senders that have these in place. */
+void agent_wire_copy_head(uint8_t ret[static AGENT_WIRE_HEADER], uint32_t n);
 
 const char *agent_wire_type_name(uint8_t type); /* "EXEC"; NULL if there is none */

@@ -35,6 +35,13 @@ static const struct agent_wire_msg samples[] = {
 	{ .type = AGENT_WIRE_ATTACH, .attach = { { 8 }, { 1, 2, 3 } } },
 	{ .type = AGENT_WIRE_FORWARD, .forward = { AGENT_FORWARD_UNIX, 0, { "/run/x", 6 } } },
 	{ .type = AGENT_WIRE_INFO },
+	{ .type = AGENT_WIRE_COPY_GET, .copy = { AGENT_COPY_FLAGS, { "/etc", 4 } } },
+	{ .type = AGENT_WIRE_COPY_PUT, .copy = { 0, { "tmp", 3 } } },
+	{ .type = AGENT_WIRE_COPY_OK },
+	{ .type = AGENT_WIRE_COPY_DATA, .copy_data = { "bytes", 5 } },
+	{ .type = AGENT_WIRE_COPY_END },
+	{ .type = AGENT_WIRE_COPY_NOTE, .copy_note = { AGENT_COPY_OWNED, EPERM, { "a/b", 3 } } },
+	{ .type = AGENT_WIRE_COPY_DONE, .copy_done = { ENOSPC, 1ULL << 33, { "a", 1 } } },
 	{ .type = AGENT_WIRE_STARTED, .started = { 42 } },
 	{ .type = AGENT_WIRE_FAILED, .failed = { 127, ENOENT, { "no", 2 } } },
 	{ .type = AGENT_WIRE_FORWARD_OK },
@@ -93,6 +100,8 @@ static void test_every_wrong_length(void **state)
 			r = agent_wire_decode(buf, sizeof buf, &m);
 			if (len == n - AGENT_WIRE_HEADER)
 				assert_int_equal(r, n);
+			else if (samples[i].type == AGENT_WIRE_COPY_DATA)
+				assert_int_equal(r, len > 0 ? len + AGENT_WIRE_HEADER : -EBADMSG);
 			else if (samples[i].type != AGENT_WIRE_DATA || len < 10)
 				assert_int_equal(r, -EBADMSG);
 		}
@@ -119,6 +128,19 @@ static void test_header(void **state)
 	}
 }
 
+static void test_copy_head(void **state)
+{
+	struct agent_wire_msg m = { .type = AGENT_WIRE_COPY_DATA,
+		.copy_data = { again, AGENT_WIRE_COPY_MAX } };
+
+	assert_int_equal(
+		agent_wire_encode(&m, buf, sizeof buf), AGENT_WIRE_HEADER + AGENT_WIRE_COPY_MAX);
+	agent_wire_copy_head(again, AGENT_WIRE_COPY_MAX);
+	assert_memory_equal(buf, again, AGENT_WIRE_HEADER);
+	m.copy_data.n_bytes++;
+	assert_int_equal(agent_wire_encode(&m, buf, sizeof buf), -EINVAL);
+}
+
 static void test_fields_out_of_range(void **state)
 {
 	static const char many[AGENT_WIRE_DATA_MAX + 1];
@@ -136,6 +158,10 @@ static void test_fields_out_of_range(void **state)
 		{ .type = AGENT_WIRE_LOG, .log = { { many, AGENT_WIRE_TEXT_MAX + 1 } } },
 		{ .type = AGENT_WIRE_EXEC, .exec = { .flags = 8, .argv = { 3, args } } },
 		{ .type = AGENT_WIRE_EXEC },
+		{ .type = AGENT_WIRE_COPY_GET, .copy = { AGENT_COPY_FLAGS + 1 } },
+		{ .type = AGENT_WIRE_COPY_DATA },
+		{ .type = AGENT_WIRE_COPY_NOTE, .copy_note = { AGENT_COPY_NOTES } },
+		{ .type = AGENT_WIRE_COPY_NOTE, .copy_note = { 0 } },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -168,6 +194,7 @@ int main(void)
 		cmocka_unit_test(test_every_type_has_a_sample),
 		cmocka_unit_test(test_every_wrong_length),
 		cmocka_unit_test(test_header),
+		cmocka_unit_test(test_copy_head),
 		cmocka_unit_test(test_fields_out_of_range),
 		cmocka_unit_test(test_vector),
 	};
