@@ -13,6 +13,7 @@ const struct verb *const verbs[] = {
 	&verb_inspect,
 	&verb_exec,
 	&verb_shell,
+	&verb_cp,
 	&verb_console,
 	&verb_logs,
 	&verb_forward,

@@ -150,6 +150,24 @@ static int conn_attach(struct guest_conn *c)
 	return 0;
 }
 
+/* The connection is the child's then, and closed here. */
+static int conn_copy(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	char text[64];
+	int r = guest_copy_start(&c->set->copies, m, c->frames.fd, c->set->reaper);
+
+	if (r == 0)
+		return -ECONNRESET;
+	if (r == -EAGAIN)
+		snprintf(text, sizeof text, "too many copies: %d are at work", GUEST_COPY_MAX);
+	else
+		snprintf(text, sizeof text, "%s", strerror(-r));
+	guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
+					      .failed = { 1, (uint32_t)-r, wire_str_from(text) } });
+	conn_end(c);
+	return 0;
+}
+
 static int conn_info(struct guest_conn *c)
 {
 	char text[AGENT_WIRE_INFO_MAX];
@@ -169,6 +187,8 @@ static int conn_request(struct guest_conn *c, const struct agent_wire_msg *m)
 	case AGENT_WIRE_ATTACH: return conn_attach(c);
 	case AGENT_WIRE_FORWARD: return conn_forward(c, m);
 	case AGENT_WIRE_INFO: return conn_info(c);
+	case AGENT_WIRE_COPY_GET:
+	case AGENT_WIRE_COPY_PUT: return conn_copy(c, m);
 	default: return -EBADMSG;
 	}
 }
@@ -294,6 +314,7 @@ void guest_conn_set_finish(struct guest_conn_set *set)
 
 	guest_source_stop(&set->listener);
 	set->fd = fd_close(set->fd);
+	guest_copy_set_finish(&set->copies);
 	while ((c = LIST_FIRST(&set->conns))) {
 		guest_session_destroy(TAKE_PTR(c->session));
 		conn_destroy(c);

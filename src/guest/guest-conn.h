@@ -6,11 +6,12 @@
  * GUEST_CONN_UNAUTHENTICATED_MAX such connections exist: one more closes the oldest. After AUTH_OK
  * comes one request within 10 s, which says what the rest of the connection is. There may be
  * GUEST_SESSION_MAX sessions (those whose host has gone count until their process is dead) and
- * GUEST_FORWARD_MAX forwards; one more gets FAILED, and the control channel is not theirs to fill. A malformed or misplaced frame
+ * GUEST_FORWARD_MAX forwards and GUEST_COPY_MAX copies; one more gets FAILED, and the control channel is not theirs to fill. A malformed or misplaced frame
  * closes its connection; the session that belonged to it is treated as one whose host has gone.
  */
 #pragma once
 
+#include "guest-copy.h"
 #include "guest-forward.h"
 #include "guest-session.h"
 
@@ -35,6 +36,7 @@ struct guest_conn_set {
 	struct guest_source listener;
 	int fd; /* owned */
 	struct guest_forward_set forwards;
+	struct guest_copy_set copies;
 	size_t n, n_unauthenticated, n_sessions;
 	LIST_HEAD(, guest_conn) conns;
 };
