@@ -6,7 +6,7 @@
 #include <sys/param.h>
 #include <unistd.h>
 
-#define GAP_FIRST (64 * 1024)
+#define GAP_FIRST 8192
 
 static struct tar_wire_region *last(struct tree_sparse *s)
 {
