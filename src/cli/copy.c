@@ -30,7 +30,7 @@ struct copy_link {
 	const char *vm;       /* borrowed */
 	const char *path;     /* borrowed: as named by the user */
 	int fd;               /* owned */
-	bool done;
+	bool puts, done;
 	int error; /* negative errno: what the guest said ended it */
 	struct tree_frames in;
 	uint8_t out[AGENT_WIRE_HEADER + AGENT_WIRE_COPY_MAX];
@@ -120,6 +120,14 @@ static int fail_link(struct copy_link *l, int error)
 		return fail(UVMS_EXIT_FAILED, "the guest or its connection ended", NULL,
 			"%s: the copy is incomplete", l->vm);
 	return fail_copy(l->run, error, NULL, l->vm, l->path);
+}
+
+/* ENTRY: what it was about below the path that was named. */
+static int fail_at(struct copy_link *l, int error, const char *entry)
+{
+	CLEANUP_FREE char *where = str_printf("%s (%s)", l->path, entry);
+
+	return fail_copy(l->run, error, NULL, l->vm, entry[0] ? str_or(where, entry) : l->path);
 }
 
 static int fail_signal(struct copy_run *c, const char *path)
@@ -219,7 +227,7 @@ static int link_message(struct copy_link *l, const struct agent_wire_msg *m)
 		l->error = -(int)(m->copy_done.error & 0xfff);
 		snprintf(
 			path, sizeof path, "%.*s", (int)m->copy_done.path.len, m->copy_done.path.s);
-		fail_copy(l->run, l->error, NULL, l->vm, path[0] ? path : l->path);
+		fail_at(l, l->error, path);
 	}
 	return 0;
 }
@@ -244,7 +252,7 @@ static int link_refused(struct copy_link *l, const struct agent_wire_msg *m)
 
 	str_escape(text, sizeof text, m->failed.text.s, m->failed.text.len, NULL);
 	return fail(UVMS_EXIT_FAILED, text,
-		m->failed.error == ENOENT || m->failed.error == ENOTDIR
+		l->puts && (m->failed.error == ENOENT || m->failed.error == ENOTDIR)
 			? "several sources and - need a directory; otherwise the last name may be "
 			  "new, all before it has to be there"
 			: NULL,
@@ -287,6 +295,7 @@ static int link_open(struct copy_run *c, const char *vm, const char *path, uint8
 	l->run = c;
 	l->vm = vm;
 	l->path = path;
+	l->puts = type == AGENT_WIRE_COPY_PUT;
 	l->fd = -EBADF;
 	r = cli_call(vm, "io.uvms.VM.OpenAgent", NULL, NULL, &l->fd);
 	if (r)
