@@ -57,7 +57,7 @@ static const char *note_text(uint8_t kind, int error)
 		[AGENT_COPY_SOCKET] = "left out: a socket",
 		[AGENT_COPY_DEVICE] = "left out: a device node",
 		[AGENT_COPY_MOUNT] = "left empty: another file system",
-		[AGENT_COPY_OWNED] = "copied, but its owner cannot be given: only root can",
+		[AGENT_COPY_OWNED] = "copied, but owners cannot be given: only root can",
 	};
 
 	if (kind != AGENT_COPY_FAILED)
@@ -152,6 +152,7 @@ void copy_run_init(struct copy_run *c, const struct copy_options *o, bool with_s
 	*c = (struct copy_run){ .options = *o, .signals = -EBADF };
 	copy_progress_init(&c->progress, o->quiet);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* one file's error, not the end */
 	if (!with_signals)
 		return;
 	sigemptyset(&set);

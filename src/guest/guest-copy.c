@@ -189,6 +189,7 @@ static void child_setup(int fd)
 	prctl(PR_SET_NAME, "uvms-copy");
 	sigaction(SIGTERM, &term, NULL);
 	sigaction(SIGALRM, &dfl, NULL);
+	signal(SIGXFSZ, SIG_IGN);
 	if (dup2(fd, COPY_FD) < 0 || fd_set_nonblock(COPY_FD, 0) < 0)
 		_exit(1);
 	close_range(COPY_FD + 1, ~0U, 0);

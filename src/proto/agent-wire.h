@@ -180,16 +180,18 @@ enum agent_wire_copy_flags {
 
 /* What an entry of a copied tree suffered. */
 enum agent_wire_copy_note {
-	AGENT_COPY_FAILED = 1, /* error says why; all further ones but APART … OWNER count as it */
+	/* it is not there, or not whole */
+	AGENT_COPY_FAILED = 1, /* error says why */
 	AGENT_COPY_CHANGED,    /* it grew smaller while it was read: filled up with zeros */
 	AGENT_COPY_OUTSIDE,    /* its name leads out of the target */
 	AGENT_COPY_FORM,       /* a form or type that is not supported */
 	AGENT_COPY_REFUSED,    /* a device node, which is never made */
-	AGENT_COPY_APART,      /* copied, but as a file apart instead of a hard link */
-	AGENT_COPY_SOCKET,     /* left out: a socket */
-	AGENT_COPY_DEVICE,     /* left out: a device node */
-	AGENT_COPY_MOUNT,      /* left out: another file system */
-	AGENT_COPY_OWNED,      /* copied, but its owner could not be given */
+	/* worth a warning */
+	AGENT_COPY_APART,  /* copied, but as a file apart instead of a hard link */
+	AGENT_COPY_SOCKET, /* left out: a socket */
+	AGENT_COPY_DEVICE, /* left out: a device node */
+	AGENT_COPY_MOUNT,  /* left out: another file system */
+	AGENT_COPY_OWNED,  /* copied, but owners cannot be given; said once */
 	AGENT_COPY_NOTES,
 };
 

@@ -32,7 +32,9 @@ const char *tree_links_find(const struct tree_links *l, dev_t dev, ino_t ino)
 
 static int grow(struct tree_links *l)
 {
-	struct tree_links bigger = { .n = l->n, .size = l->size ? 2 * l->size : SIZE_FIRST };
+	struct tree_links bigger = {
+		.n = l->n, .bytes = l->bytes, .size = l->size ? 2 * l->size : SIZE_FIRST
+	};
 
 	if (l->size > 0 && l->n < l->size / 2)
 		return 0;
@@ -52,7 +54,7 @@ int tree_links_add(struct tree_links *l, dev_t dev, ino_t ino, const char *name)
 	char *copy;
 	int r;
 
-	if (l->n >= TREE_LINKS_MAX)
+	if (l->n >= TREE_LINKS_MAX || l->bytes + strlen(name) >= TREE_LINKS_BYTES_MAX)
 		return -E2BIG;
 	r = grow(l);
 	if (r < 0)
@@ -62,6 +64,7 @@ int tree_links_add(struct tree_links *l, dev_t dev, ino_t ino, const char *name)
 		return -ENOMEM;
 	*place(l, dev, ino) = (struct tree_link){ dev, ino, copy };
 	l->n++;
+	l->bytes += strlen(name) + 1;
 	return 0;
 }
 

@@ -49,6 +49,7 @@ struct tree_pack {
 	struct tree_links links;
 	struct tree_sparse *sparse; /* owned */
 	bool apart_told;
+	uint8_t late_note; /* about what was named; nothing is said before the first pull */
 
 	/* the present file */
 	int file_fd; /* owned */
@@ -207,13 +208,21 @@ static int emit_plain(struct tree_pack *p, uint8_t type, const struct stat *st)
 	return emit(p);
 }
 
+static uint8_t left_out_as(const struct stat *st)
+{
+	if (S_ISSOCK(st->st_mode))
+		return AGENT_COPY_SOCKET;
+	return S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode) ? AGENT_COPY_DEVICE : 0;
+}
+
 /* Whatever is no directory. 0 also when it was left out with a note. */
 static int pack_entry(struct tree_pack *p, int dirfd, const char *name, const struct stat *st)
 {
+	uint8_t left_out = left_out_as(st);
 	int r;
 
-	if (S_ISSOCK(st->st_mode) || S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode)) {
-		note(p, S_ISSOCK(st->st_mode) ? AGENT_COPY_SOCKET : AGENT_COPY_DEVICE, 0);
+	if (left_out) {
+		note(p, left_out, 0);
 		return 0;
 	}
 	fill_entry(p, TAR_WIRE_FILE, st);
@@ -425,6 +434,9 @@ static int start_other(struct tree_pack *p, int dirfd, const char *path, uint64_
 
 	if (S_ISLNK(st->st_mode))
 		return emit_symlink(p, fd, "", st);
+	p->late_note = left_out_as(st);
+	if (p->late_note)
+		return 0;
 	if (!S_ISREG(st->st_mode))
 		return pack_entry(p, AT_FDCWD, NULL, st);
 	file = tree_at_open(dirfd, path, OPEN_FLAGS & ~(p->c.follow ? O_NOFOLLOW : 0), 0, resolve);
@@ -539,6 +551,9 @@ ssize_t tree_pack_pull(struct tree_pack *p, void *buf, size_t size)
 	uint8_t *to = buf;
 	size_t n = 0;
 
+	if (p->late_note)
+		note(p, p->late_note, 0);
+	p->late_note = 0;
 	while (n < size) {
 		if (p->head_at < p->head_len)
 			n += pull_head(p, to + n, size - n);

@@ -35,7 +35,7 @@ struct tree_unpack {
 	int parent_fd;            /* owned; `parent`, or -EBADF */
 	struct attributes file;
 	uint64_t real_size;
-	bool sparse;
+	bool sparse, owner_told;
 	const char *name;     /* in path: the last component of the present entry */
 	struct level *levels; /* owned */
 	size_t n_levels, levels_size;
@@ -101,6 +101,14 @@ static int way(struct tree_unpack *u, const char *name, char to[static NAME_SPAC
 
 /* ---- directories ---- */
 
+/* Once is enough: it is the same for all. */
+static void note_owner(struct tree_unpack *u)
+{
+	if (!u->owner_told)
+		note(u, AGENT_COPY_OWNED, 0);
+	u->owner_told = true;
+}
+
 static int apply(int fd, const struct attributes *a, struct tree_unpack *u)
 {
 	const struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, a->mtime };
@@ -108,7 +116,7 @@ static int apply(int fd, const struct attributes *a, struct tree_unpack *u)
 	int r = 0;
 
 	if (owned && fchown(fd, a->uid, a->gid) < 0) {
-		note(u, AGENT_COPY_OWNED, 0);
+		note_owner(u);
 		owned = false;
 	}
 	if (fchmod(fd, a->mode & (owned ? MODE_ALL : MODE_KEPT)) < 0)
@@ -230,6 +238,9 @@ static int clear_way(struct tree_unpack *u)
 		return errno == ENOENT ? 0 : -errno;
 	if (S_ISDIR(st.st_mode))
 		return -EISDIR;
+	/* /dev/null as a target is meant otherwise, and a disk even more so */
+	if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode))
+		return -EEXIST;
 	return unlinkat(u->parent_fd, u->name, 0) < 0 && errno != ENOENT ? -errno : 0;
 }
 
@@ -283,7 +294,7 @@ static int apply_by_name(struct tree_unpack *u)
 
 	if (u->c.owner &&
 		fchownat(u->parent_fd, u->name, u->file.uid, u->file.gid, AT_SYMLINK_NOFOLLOW) < 0)
-		note(u, AGENT_COPY_OWNED, 0);
+		note_owner(u);
 	return utimensat(u->parent_fd, u->name, times, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 }
 

@@ -222,6 +222,39 @@ class HonestGuest(Case):
         self.assertIn(b"warning: socket: left out: a socket", p.stderr)
         s.close()
 
+    def test_limits_of_the_host(self):
+        (self.guest / "t").mkdir()
+        for name, size in (("a", 100), ("b", 5 << 20), ("c", 100)):
+            (self.guest / "t" / name).write_bytes(bytes(size))
+        p = subprocess.run(["bash", "-c", f"ulimit -f 1024 -n 24; exec {UVMS} cp {self.vm('t')} ."], cwd=self.host,
+                           env=self.supervisor.env, capture_output=True)
+        self.assertEqual(p.returncode, 1, p.stderr)
+        self.assertIn(b"t/b: File too large", p.stderr)
+        self.assertEqual(sorted(os.listdir(self.host / "t")), ["a", "c"])
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_full_disk_of_the_host(self):
+        (self.guest / "big").write_bytes(bytes(3 << 20))
+        script = (f"mount -t tmpfs -o size=1m none {self.host} && cd {self.host} && {UVMS} cp {self.vm('big')} . ; "
+                  "s=$?; ls; exit $s")
+        p = subprocess.run(["unshare", "-m", "sh", "-c", script], env=self.supervisor.env, capture_output=True)
+        self.assertEqual((p.returncode, p.stdout), (1, b""), p.stderr)
+        self.assertIn(b"No space left on device", p.stderr)
+        self.assertIn(b"the host's disk is full", p.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root")
+    def test_device_nodes_stay(self):
+        try:
+            os.mknod(self.guest / "null", 0o20666, os.makedev(1, 3))
+        except OSError as e:
+            self.skipTest(str(e))
+        (self.host / "f").write_text("x")
+        p = self.cp("f", self.vm("null"), want=1)
+        self.assertIn(b"File exists", p.stderr)
+        p = self.cp(self.vm("null"), "x")
+        self.assertIn(b"left out: a device node", p.stderr)
+        self.assertFalse((self.host / "x").exists())
+
     def test_interrupted(self):
         """The half of a file goes, on the guest's side, when the host stops or dies."""
         tar = io.BytesIO()
