@@ -211,6 +211,11 @@ EXPORT ssize_t write(int fd, const void *data, size_t n)
 	return fails(OP_WRITE) ? -1 : syscall(SYS_write, fd, data, n);
 }
 
+EXPORT ssize_t pwrite(int fd, const void *data, size_t n, off_t offset)
+{
+	return fails(OP_WRITE) ? -1 : syscall(SYS_pwrite64, fd, data, n, offset);
+}
+
 EXPORT int renameat(int from, const char *a, int to, const char *b)
 {
 	return fails(OP_RENAMEAT) ? -1 : (int)syscall(SYS_renameat, from, a, to, b);

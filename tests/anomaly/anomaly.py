@@ -3,7 +3,7 @@
 operation no longer reaches N. After each: it ended by itself with a plain status, left no process, no
 file and no partial blob, and the next run without a fault works.
 
-usage: anomaly.py CASE    (names, build, run)
+usage: anomaly.py CASE    (names, build, run, copy)
 Samples the Ns so that a case stays short; all of them with UVMS_SOAK=1.
 """
 import errno
@@ -209,7 +209,46 @@ def run(directory):
         host.close()
 
 
-CASES = {"names": names, "build": build, "run": run}
+def copy(directory):
+    """A tree out of the guest: a file is whole or not there, and success means all of it."""
+    cp = __import__("test-cp")
+    agent = cp.guest_agent.Agent()
+    supervisor = cp.Supervisor(directory, "vm", lambda: agent.session().sock)
+    source, target = directory / "source", directory / "target"
+    (source / "d/e").mkdir(parents=True)
+    for i in range(3):
+        (source / "d" / f"f{i}").write_bytes(os.urandom(100000))
+    os.link(source / "d/f0", source / "d/e/hard")
+    (source / "link").symlink_to("d")
+    with open(source / "sparse", "wb") as f:
+        f.seek(1 << 20)
+        f.write(b"x")
+        f.truncate(2 << 20)
+    injector = Injector(directory, "uvms")
+    args = [vmtest.UVMS, "cp", f"vm:{source}", str(target)]
+
+    def operation(more):
+        shutil.rmtree(target, ignore_errors=True)
+        return subprocess.run(args, env={**supervisor.env, **more}, capture_output=True, timeout=20)
+
+    def check(what, p):
+        for name in files_below(target) if target.exists() else []:
+            mine, theirs = target / name, source / name
+            true(theirs.exists() or theirs.is_symlink(), f"{what}: made {name}")
+            if mine.is_file() and not mine.is_symlink():
+                true(mine.read_bytes() == theirs.read_bytes(), f"{what}: half a file: {name}")
+        true(p.returncode != 0 or files_below(target) == files_below(source), f"{what}: it said it was whole")
+        again = operation({})
+        true(again.returncode == 0 and files_below(target) == files_below(source), f"{what}: the next copy: {again}")
+
+    try:
+        loop(injector, operation, check, {"malloc": 60, "*": 25})
+    finally:
+        supervisor.close()
+        agent.stop()
+
+
+CASES = {"names": names, "build": build, "run": run, "copy": copy}
 
 
 def main():

@@ -51,14 +51,25 @@ class Supervisor:
                 caller, _ = self.listener.accept()
             except OSError:
                 return
-            call = b""
-            while not call.endswith(b"\0"):
-                call += caller.recv(4096)
-            assert json.loads(call[:-1])["method"] == "io.uvms.VM.OpenAgent"
-            sock = self.connect()
-            socket.send_fds(caller, [b'{"parameters":{}}\0'], [sock.fileno()])
-            sock.close()
+            try:
+                self.answer(caller)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
             caller.close()
+
+    def answer(self, caller):
+        call = b""
+        while not call.endswith(b"\0"):
+            more = caller.recv(4096)
+            if not more:
+                return
+            call += more
+        assert json.loads(call[:-1])["method"] == "io.uvms.VM.OpenAgent"
+        sock = self.connect()
+        try:
+            socket.send_fds(caller, [b'{"parameters":{}}\0'], [sock.fileno()])
+        finally:
+            sock.close()
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)
