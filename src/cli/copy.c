@@ -181,19 +181,26 @@ int copy_run_report(struct copy_run *c, int code)
 	return code ? code : UVMS_EXIT_FAILED;
 }
 
+static bool run_is_interrupted(struct copy_run *c)
+{
+	struct signalfd_siginfo si;
+
+	if (c->signals < 0 || read(c->signals, &si, sizeof si) != (ssize_t)sizeof si)
+		return false;
+	c->signo = (int)si.ssi_signo;
+	return true;
+}
+
 /* Waits for EVENTS of FD, or of OTHER for reading. What happened to FD; -EINTR: a signal came. */
 static int run_wait(struct copy_run *c, int fd, short events, int other)
 {
 	struct pollfd p[] = { { .fd = fd, .events = events },
 		{ .fd = c->signals, .events = POLLIN }, { .fd = other, .events = POLLIN } };
-	struct signalfd_siginfo si;
 
 	if (poll(p, ARRAY_SIZE(p), -1) < 0)
 		return errno == EINTR ? 0 : -errno;
-	if (p[1].revents && read(c->signals, &si, sizeof si) == (ssize_t)sizeof si) {
-		c->signo = (int)si.ssi_signo;
+	if (p[1].revents && run_is_interrupted(c))
 		return -EINTR;
-	}
 	return p[0].revents;
 }
 
@@ -233,11 +240,11 @@ static int link_message(struct copy_link *l, const struct agent_wire_msg *m)
 	return 0;
 }
 
-/* The next frame, waiting for it. */
+/* The next frame, waiting for it. A guest that never pauses cannot keep a signal waiting. */
 static int link_read(struct copy_link *l, struct agent_wire_msg *ret)
 {
 	for (;;) {
-		int r = tree_frames_read(&l->in, ret);
+		int r = run_is_interrupted(l->run) ? -EINTR : tree_frames_read(&l->in, ret);
 
 		if (r != -EAGAIN)
 			return r == -EBADMSG ? -EPROTO : r;

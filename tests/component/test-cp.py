@@ -480,6 +480,27 @@ class HostileGuest(Case):
         p.stderr.close()
         self.assertFalse((self.host / "x").exists())
 
+    def test_endless_guest_and_signal(self):
+        """A guest that never pauses: ^C is heard all the same, and nothing grows."""
+        note = w.frame(w.COPY_NOTE, struct.pack("<BI", 1, 13) + w.text("bad")) * 1000
+        entry = self.tar(("x", tarfile.DIRTYPE, "", b""))[:512] * 100
+        data = w.frame(w.COPY_DATA, entry)
+
+        def flood(conn):
+            conn.send(w.COPY_OK)
+            while True:
+                conn.sock.sendall(note + data)
+        self.evil = flood
+        p = self.popen("vm:/x", ".", stderr=subprocess.PIPE)
+        time.sleep(1)
+        status = pathlib.Path(f"/proc/{p.pid}/status").read_text()
+        rss = int(next(l for l in status.splitlines() if l.startswith("VmRSS")).split()[1])
+        p.send_signal(signal.SIGINT)
+        self.assertEqual(p.wait(5), 130)
+        p.stderr.close()
+        if not os.environ.get("UVMS_SANITIZED"):
+            self.assertLess(rss, 20000)
+
     def test_put_that_is_refused_midway(self):
         """The guest's disk is full: said at once, although nobody reads the rest."""
         def full(conn):

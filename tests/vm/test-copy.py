@@ -79,6 +79,10 @@ def trees(host):
             host.run("cp", "-", f"{vm}:/tmp/in", stdin=None, input=tar, check=0)
             equal(guest(host, vm, "sha256sum < /tmp/in/a/file").split()[0],
                   hashlib.sha256((tree / "a/file").read_bytes()).hexdigest(), options)
+        out = subprocess.run([UVMS, "cp", "-x", f"{vm}:/", "-"], env=host.env, capture_output=True)
+        equal(out.returncode, 0, out.stderr[-500:])
+        names = subprocess.run(["tar", "t"], input=out.stdout, capture_output=True, check=True).stdout.split(b"\n")
+        true(b"proc/" in names and b"proc/self" not in names and b"etc/passwd" in names, f"-x: {names[:20]}")
         # links in the guest lead inside of it, and are not followed below the target
         guest(host, vm, "ln -s /etc/passwd /tmp/l; ln -s /etc /tmp/in/etc")
         host.run("cp", "-L", f"{vm}:/tmp/l", f"{top}/passwd", check=0)
