@@ -54,7 +54,7 @@ static size_t fdpass_take(const struct cmsghdr *c, int *fds, size_t kept, size_t
 	return n;
 }
 
-ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds)
+static ssize_t fdpass_receive(int sock, void *data, size_t len, int *fds, size_t *n_fds, int flags)
 {
 	union {
 		char bytes[CMSG_SPACE(FDPASS_KERNEL_MAX * sizeof(int))];
@@ -69,7 +69,7 @@ ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds)
 	ssize_t r;
 
 	do
-		r = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
+		r = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC | flags);
 	while (r < 0 && errno == EINTR);
 	if (r < 0)
 		return -errno;
@@ -85,4 +85,14 @@ ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds)
 	}
 	*n_fds = found;
 	return r;
+}
+
+ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds)
+{
+	return fdpass_receive(sock, data, len, fds, n_fds, 0);
+}
+
+ssize_t fdpass_peek(int sock, void *data, size_t len, int *fds, size_t *n_fds)
+{
+	return fdpass_receive(sock, data, len, fds, n_fds, MSG_PEEK);
 }

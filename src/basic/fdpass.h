@@ -14,3 +14,6 @@ ssize_t fdpass_send(int sock, const void *data, size_t len, const int *fds, size
  * more than asked for, or truncation, closes all of them: -EPROTO. 0 means end.
  */
 ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds);
+
+/* The same, and what was received stays in the socket; the descriptors are duplicates. */
+ssize_t fdpass_peek(int sock, void *data, size_t len, int *fds, size_t *n_fds);

@@ -1,8 +1,7 @@
 #include "vu-backend.h"
 
+#include <assert.h>
 #include <errno.h>
-#include <linux/virtio_config.h>
-#include <linux/virtio_ring.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -12,12 +11,6 @@
 #include "fdpass.h"
 
 #define VU_MESSAGES_PER_TURN 16
-
-#define VU_TRANSPORT_FEATURES                                                                      \
-	(1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC |                        \
-		1ULL << VIRTIO_RING_F_EVENT_IDX | 1ULL << VU_FEATURE_PROTOCOL)
-#define VU_PROTOCOL_FEATURES                                                                       \
-	(1ULL << VU_PROTOCOL_MQ | 1ULL << VU_PROTOCOL_REPLY_ACK | 1ULL << VU_PROTOCOL_CONFIG)
 
 static void vu_close_fds(struct vu_backend *b)
 {
@@ -68,8 +61,7 @@ static void vu_queue_kicked(struct loop_source *s, uint32_t events)
 	b->device->kicked(b, (unsigned)(q - b->queues));
 }
 
-/* Finds the three parts of the ring in memory. */
-static int vu_queue_translate(struct vu_queue *q, struct virtq_parts *ret)
+int vu_backend_translate(struct vu_queue *q, struct virtq_parts *ret)
 {
 	const struct guest_mem *m = &q->backend->mem;
 	const struct vu_vring_addr *a = &q->addr;
@@ -93,6 +85,24 @@ static void vu_queue_stop(struct vu_queue *q)
 	}
 	loop_source_remove(q->backend->loop, &q->kick);
 	q->kick_fd = fd_close(q->kick_fd);
+	vu_keep_drop(q->backend->keep, q->kick_slot);
+	q->kick_slot = KEEPER_SLOT_NONE;
+}
+
+int vu_backend_run(struct vu_queue *q, const struct virtq_parts *parts, int kick_fd_consume)
+{
+	CLEANUP_CLOSE int fd = kick_fd_consume;
+	struct vu_backend *b = q->backend;
+	int r = loop_source_add(b->loop, &q->kick, fd, EPOLLIN | EPOLLET);
+
+	if (r < 0)
+		return r;
+	q->kick_fd = TAKE_FD(fd);
+	virtq_start(&q->vq, parts, (uint16_t)q->num, q->base,
+		vu_backend_has(b, VIRTIO_RING_F_EVENT_IDX),
+		vu_backend_has(b, VIRTIO_RING_F_INDIRECT_DESC));
+	q->running = true;
+	return 0;
 }
 
 static int vu_queue_start(struct vu_queue *q, int kick_fd_consume)
@@ -106,17 +116,13 @@ static int vu_queue_start(struct vu_queue *q, int kick_fd_consume)
 	if (!q->num || !q->has_addr || !b->mem.n)
 		return -EPROTO;
 	vu_queue_stop(q);
-	r = vu_queue_translate(q, &parts);
+	r = vu_backend_translate(q, &parts);
 	if (r < 0)
 		return r;
-	r = loop_source_add(b->loop, &q->kick, fd, EPOLLIN | EPOLLET);
+	r = vu_backend_run(q, &parts, TAKE_FD(fd));
 	if (r < 0)
 		return r;
-	q->kick_fd = TAKE_FD(fd);
-	virtq_start(&q->vq, &parts, (uint16_t)q->num, q->base,
-		vu_backend_has(b, VIRTIO_RING_F_EVENT_IDX),
-		vu_backend_has(b, VIRTIO_RING_F_INDIRECT_DESC));
-	q->running = true;
+	q->kick_slot = vu_keep_fd(b->keep, q->kick_fd);
 	b->device->started(b, index, q->was_running && q->base != q->stopped_at);
 	if (q->enabled)
 		b->device->kicked(b, index);
@@ -131,7 +137,7 @@ static int vu_queues_retranslate(struct vu_backend *b)
 	for (unsigned i = 0; i < b->device->n_queues; i++) {
 		if (!b->queues[i].running)
 			continue;
-		r = vu_queue_translate(&b->queues[i], &b->queues[i].vq.parts);
+		r = vu_backend_translate(&b->queues[i], &b->queues[i].vq.parts);
 		if (r < 0)
 			return r;
 	}
@@ -143,21 +149,28 @@ static struct vu_queue *vu_queue_at(struct vu_backend *b, uint64_t index)
 	return index < b->device->n_queues ? &b->queues[index] : NULL;
 }
 
-/* replies */
+/* replies: composed here, sent by vu_finish_message() */
 
 static int vu_reply(struct vu_backend *b, const void *payload, uint32_t len)
 {
-	uint8_t out[VU_WIRE_HEADER_BYTES + VU_WIRE_PAYLOAD_MAX];
+	vu_wire_put_reply(b->out, b->header.request, len);
+	memcpy(b->out + VU_WIRE_HEADER_BYTES, payload, len);
+	b->out_bytes = VU_WIRE_HEADER_BYTES + len;
+	return 0;
+}
+
+static int vu_send_reply(struct vu_backend *b)
+{
+	size_t len = b->out_bytes;
 	ssize_t n;
 
-	vu_wire_put_reply(out, b->header.request, len);
-	memcpy(out + VU_WIRE_HEADER_BYTES, payload, len);
+	b->out_bytes = 0;
 	do
-		n = send(b->fd, out, VU_WIRE_HEADER_BYTES + len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		n = send(b->fd, b->out, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
-	return n == (ssize_t)(VU_WIRE_HEADER_BYTES + len) ? 0 : -EAGAIN;
+	return n == (ssize_t)len ? 0 : -EAGAIN;
 }
 
 static int vu_reply_u64(struct vu_backend *b, uint64_t v)
@@ -225,6 +238,11 @@ static int vu_set_mem_table(struct vu_backend *b, const uint8_t *payload, size_t
 	}
 	guest_mem_finish(&b->mem);
 	b->mem = mem;
+	b->table = t;
+	for (uint32_t i = 0; i < VU_WIRE_REGIONS_MAX; i++) {
+		vu_keep_drop(b->keep, b->region_slots[i]);
+		b->region_slots[i] = i < t.n ? vu_keep_fd(b->keep, b->fds[i]) : KEEPER_SLOT_NONE;
+	}
 	return vu_queues_retranslate(b);
 }
 
@@ -314,6 +332,14 @@ static int vu_vring_fd(struct vu_backend *b, const uint8_t *payload, size_t len,
 	return 0;
 }
 
+static void vu_put_fd(struct vu_backend *b, int *fd, uint8_t *slot, int new_fd_consume)
+{
+	vu_keep_drop(b->keep, *slot);
+	fd_close(*fd);
+	*fd = new_fd_consume;
+	*slot = *fd >= 0 ? vu_keep_fd(b->keep, *fd) : KEEPER_SLOT_NONE;
+}
+
 static int vu_set_vring_kick(struct vu_backend *b, const uint8_t *payload, size_t len)
 {
 	struct vu_queue *q;
@@ -333,8 +359,7 @@ static int vu_set_vring_call(struct vu_backend *b, const uint8_t *payload, size_
 
 	if (r < 0)
 		return r;
-	fd_close(q->call_fd);
-	q->call_fd = fd;
+	vu_put_fd(b, &q->call_fd, &q->call_slot, fd);
 	/* what was pushed before it came must not be lost */
 	q->vq.called = false;
 	vu_backend_call(b, (unsigned)(q - b->queues));
@@ -348,8 +373,7 @@ static int vu_set_vring_err(struct vu_backend *b, const uint8_t *payload, size_t
 
 	if (r < 0)
 		return r;
-	fd_close(q->err_fd);
-	q->err_fd = fd;
+	vu_put_fd(b, &q->err_fd, &q->err_slot, fd);
 	return 0;
 }
 
@@ -439,7 +463,71 @@ static vu_handler *const vu_handlers[VU_REQUEST_END] = {
 	[VU_SET_CONFIG] = vu_set_config,
 };
 
+/* what a successor needs */
+
+static void vu_save_queue(const struct vu_queue *q, struct vu_state_queue *ret)
+{
+	*ret = (struct vu_state_queue){ .num = q->num,
+		.base = q->base,
+		.stopped_at = q->stopped_at,
+		.has_addr = q->has_addr,
+		.enabled = q->enabled,
+		.running = q->running,
+		.was_running = q->was_running,
+		.kick_slot = q->kick_slot,
+		.call_slot = q->call_slot,
+		.err_slot = q->err_slot,
+		.addr = q->addr };
+}
+
+static void vu_save(struct vu_backend *b)
+{
+	struct vu_state s = { .features = b->features,
+		.protocol_features = b->protocol_features,
+		.table = b->table };
+
+	static_assert(VU_STATE_QUEUES == VU_QUEUES_MAX, "every queue is saved");
+	if (!b->keep)
+		return;
+	memcpy(s.region_slots, b->region_slots, sizeof s.region_slots);
+	for (size_t i = 0; i < VU_QUEUES_MAX; i++)
+		vu_save_queue(&b->queues[i], &s.queues[i]);
+	vu_keep_commit(b->keep, &s);
+}
+
 /* receiving */
+
+/* Takes the message that was peeked; it had N_FDS descriptors, no more and no fewer. */
+static int vu_take(struct vu_backend *b, size_t n_fds)
+{
+	size_t len = VU_WIRE_HEADER_BYTES + b->header.size, n_taken = VU_WIRE_FDS_MAX;
+	int fds[VU_WIRE_FDS_MAX];
+	ssize_t n = fdpass_recv(b->fd, b->bytes, len, fds, &n_taken);
+
+	if (n < 0)
+		return (int)n;
+	for (size_t i = 0; i < n_taken; i++)
+		fd_close(fds[i]); /* the duplicates are ours already */
+	return n == (ssize_t)len && n_taken == n_fds ? 0 : -EPROTO;
+}
+
+/* The message was obeyed: now it goes out of the socket, if it still lies there, and is answered. */
+static int vu_finish_message(struct vu_backend *b, bool peeked, size_t n_fds)
+{
+	int r = 0;
+
+	vu_save(b);
+	if (peeked) {
+		if (b->out_bytes > 0)
+			vu_keep_busy(b->keep, true);
+		r = vu_take(b, n_fds);
+	}
+	if (r == 0 && b->out_bytes > 0)
+		r = vu_send_reply(b);
+	if (r == 0)
+		vu_keep_busy(b->keep, false);
+	return r;
+}
 
 static int vu_dispatch(struct vu_backend *b)
 {
@@ -454,6 +542,55 @@ static int vu_dispatch(struct vu_backend *b)
 	if ((b->header.flags & VU_FLAG_NEED_REPLY) && !shape->replies &&
 		(b->protocol_features >> VU_PROTOCOL_REPLY_ACK & 1))
 		return vu_reply_u64(b, (uint64_t)r);
+	return 0;
+}
+
+/* Whether the message that was peeked says that descriptors are beside it. */
+static bool vu_brings_fds(const struct vu_backend *b)
+{
+	const struct vu_shape *shape = vu_wire_shape(b->header.request);
+	uint64_t v;
+
+	if (shape->fds_max == 0)
+		return false;
+	if (shape->fds_min > 0 ||
+		vu_wire_get_u64(b->bytes + VU_WIRE_HEADER_BYTES, b->header.size, &v) < 0)
+		return true;
+	return !(v & VU_VRING_NO_FD);
+}
+
+/*
+ * 1: a whole message waits, and we have a copy; 0: it does not. Nothing is taken. A look at a message that has
+ * no descriptors shows those of the next one (as of Linux 6.18), so it must not look for any.
+ */
+static int vu_peek(struct vu_backend *b)
+{
+	size_t want = VU_WIRE_HEADER_BYTES, n_fds = VU_WIRE_FDS_MAX;
+	ssize_t n;
+	int r;
+
+	n = recv(b->fd, b->bytes, want, MSG_PEEK | MSG_DONTWAIT);
+	if (n <= 0)
+		return n < 0 ? -errno : -ENODATA;
+	if (n != (ssize_t)want)
+		return 0;
+	b->header = (struct vu_header){ 0 };
+	r = vu_wire_get_header(b->bytes, want, &b->header);
+	if (r < 0)
+		return r;
+	want += b->header.size;
+	n = recv(b->fd, b->bytes, want, MSG_PEEK | MSG_DONTWAIT);
+	if (n != (ssize_t)want)
+		return 0;
+	if (!vu_brings_fds(b))
+		return 1;
+	n = fdpass_peek(b->fd, b->bytes, want, b->fds, &n_fds);
+	if (n < 0)
+		return (int)n;
+	b->n_fds = n_fds;
+	if (n == (ssize_t)want)
+		return 1;
+	vu_close_fds(b);
 	return 0;
 }
 
@@ -489,6 +626,41 @@ static int vu_receive(struct vu_backend *b)
 	return 1;
 }
 
+/* A message that comes in pieces: what is read is gone from the socket. */
+static int vu_receive_pieces(struct vu_backend *b)
+{
+	int r;
+
+	vu_keep_busy(b->keep, true);
+	r = vu_receive(b);
+	if (r == 0 && b->have == 0)
+		vu_keep_busy(b->keep, false);
+	return r;
+}
+
+/* One message: 1, 0 when none is whole, -ENODATA at the end, -errno. */
+static int vu_message(struct vu_backend *b)
+{
+	bool peeked = false;
+	size_t n_fds;
+	int r = 0;
+
+	if (b->have == 0) {
+		r = vu_peek(b);
+		peeked = r > 0;
+	}
+	if (r == 0)
+		r = vu_receive_pieces(b);
+	if (r <= 0)
+		return r == -EAGAIN || r == -EINTR ? 0 : r;
+	n_fds = b->n_fds;
+	r = vu_dispatch(b);
+	vu_close_fds(b);
+	if (r == 0 && !b->ended)
+		r = vu_finish_message(b, peeked, n_fds);
+	return r < 0 ? r : 1;
+}
+
 static const char *vu_describe(const struct vu_backend *b, int error)
 {
 	const struct vu_shape *shape = vu_wire_shape(b->header.request);
@@ -505,20 +677,11 @@ static void vu_readable(struct loop_source *s, uint32_t events)
 	struct vu_backend *b = CONTAINER_OF(s, struct vu_backend, source);
 	int r = 1;
 
-	for (int i = 0; i < VU_MESSAGES_PER_TURN && r > 0 && !b->ended; i++) {
-		r = vu_receive(b);
-		if (r == -ENODATA) {
-			vu_end(b, 0, "end of file");
-			return;
-		}
-		if (r > 0) {
-			int q = vu_dispatch(b);
-
-			vu_close_fds(b);
-			r = q < 0 ? q : 1;
-		}
-	}
-	if (r < 0)
+	for (int i = 0; i < VU_MESSAGES_PER_TURN && r > 0 && !b->ended; i++)
+		r = vu_message(b);
+	if (r == -ENODATA)
+		vu_end(b, 0, "end of file");
+	else if (r < 0)
 		vu_end(b, r, vu_describe(b, r));
 }
 
@@ -530,11 +693,13 @@ int vu_backend_open(
 
 	*b = (struct vu_backend){ .device = device, .loop = loop, .fd = -EBADF };
 	guest_mem_init(&b->mem);
+	memset(b->region_slots, KEEPER_SLOT_NONE, sizeof b->region_slots);
 	for (int i = 0; i < VU_QUEUES_MAX; i++) {
 		struct vu_queue *q = &b->queues[i];
 
 		q->backend = b;
 		q->kick_fd = q->call_fd = q->err_fd = -EBADF;
+		q->kick_slot = q->call_slot = q->err_slot = KEEPER_SLOT_NONE;
 		loop_source_init(&q->kick, vu_queue_kicked);
 	}
 	loop_source_init(&b->source, vu_readable);

@@ -14,18 +14,33 @@
  * the device learns of a reset by a ring position that is not the one it stopped at.
  *
  * Nothing here blocks: a front-end that does not take replies loses the session.
+ *
+ * A successor can take a session over (vu-resume.h) at any point but one. A message that lies
+ * whole in the socket is looked at there (MSG_PEEK), obeyed, and the new state committed (vu-keep.h); only
+ * then it is taken out. To obey a message twice is the same as once, so a death before that costs nothing: the
+ * successor finds it again. From the taking out to the end of sending its reply, and while a message that
+ * came in pieces is being put together, the page says busy, and a death cannot be made good.
  */
 #pragma once
 
+#include <linux/virtio_config.h>
+#include <linux/virtio_ring.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "guest-mem.h"
 #include "loop.h"
 #include "virtq.h"
+#include "vu-keep.h"
 #include "vu-wire.h"
 
 #define VU_QUEUES_MAX 3
+
+#define VU_TRANSPORT_FEATURES                                                                      \
+	(1ULL << VIRTIO_F_VERSION_1 | 1ULL << VIRTIO_RING_F_INDIRECT_DESC |                        \
+		1ULL << VIRTIO_RING_F_EVENT_IDX | 1ULL << VU_FEATURE_PROTOCOL)
+#define VU_PROTOCOL_FEATURES                                                                       \
+	(1ULL << VU_PROTOCOL_MQ | 1ULL << VU_PROTOCOL_REPLY_ACK | 1ULL << VU_PROTOCOL_CONFIG)
 
 struct vu_backend;
 
@@ -49,6 +64,7 @@ struct vu_queue {
 	struct vu_backend *backend; /* borrowed */
 	struct vu_vring_addr addr;
 	int kick_fd, call_fd, err_fd; /* owned */
+	uint8_t kick_slot, call_slot, err_slot;
 	uint32_t num;
 	uint16_t base, stopped_at;
 	bool has_addr, enabled, running, was_running;
@@ -61,6 +77,9 @@ struct vu_backend {
 	int fd; /* owned */
 	uint64_t features, protocol_features;
 	struct guest_mem mem;
+	struct vu_mem_table table; /* what `mem` was made of */
+	uint8_t region_slots[VU_WIRE_REGIONS_MAX];
+	struct vu_keep *keep; /* borrowed, or NULL */
 	struct vu_queue queues[VU_QUEUES_MAX];
 	/* the message being received */
 	uint8_t bytes[VU_WIRE_HEADER_BYTES + VU_WIRE_PAYLOAD_MAX];
@@ -68,6 +87,9 @@ struct vu_backend {
 	int fds[VU_WIRE_FDS_MAX]; /* owned */
 	size_t n_fds;
 	struct vu_header header;
+	/* its reply, until the message is out of the socket */
+	uint8_t out[VU_WIRE_HEADER_BYTES + VU_WIRE_PAYLOAD_MAX];
+	size_t out_bytes;
 	bool ended;
 };
 
@@ -86,3 +108,7 @@ struct virtq *vu_backend_queue(struct vu_backend *b, unsigned queue);
 
 /* Interrupts the guest if it wants that for what was pushed. */
 void vu_backend_call(struct vu_backend *b, unsigned queue);
+
+/* For vu-resume.h: the parts of a ring in our memory; a queue runs on them, with KICK_FD. 0 or -errno. */
+int vu_backend_translate(struct vu_queue *q, struct virtq_parts *ret);
+int vu_backend_run(struct vu_queue *q, const struct virtq_parts *parts, int kick_fd_consume);

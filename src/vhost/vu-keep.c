@@ -1,0 +1,216 @@
+#include "vu-keep.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "fdpass.h"
+
+static_assert(KEEPER_SLOTS <= 64, "a bit each");
+
+/* Offsets in the head of the page. */
+#define VU_KEEP_MAGIC_AT  0
+#define VU_KEEP_BUSY_AT   4
+#define VU_KEEP_ACTIVE_AT 8
+
+static uint32_t *keep_word(const struct vu_keep *k, size_t at)
+{
+	return (uint32_t *)(void *)(k->page + at);
+}
+
+static void keep_store(struct vu_keep *k, size_t at, uint32_t v)
+{
+	__atomic_store_n(keep_word(k, at), v, __ATOMIC_SEQ_CST);
+}
+
+static int keep_send(struct vu_keep *k, enum keeper_op op, uint8_t slot, uint32_t cookie, int fd)
+{
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+	ssize_t n;
+
+	keeper_wire_put(bytes, &(struct keeper_msg){ (uint8_t)op, slot, cookie });
+	n = fdpass_send(k->fd, bytes, sizeof bytes, &fd, fd >= 0);
+	return n < 0 ? (int)n : 0;
+}
+
+int vu_keep_open(struct vu_keep *k, int channel_consume, int state_fd)
+{
+	CLEANUP_CLOSE int channel = channel_consume;
+	struct stat st;
+	void *page;
+
+	*k = (struct vu_keep){ .fd = -EBADF };
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		k->fds[i] = -EBADF;
+	loop_source_init(&k->source, NULL);
+	if (fstat(state_fd, &st) < 0)
+		return -errno;
+	if (st.st_size < VU_STATE_PAGE_BYTES && ftruncate(state_fd, VU_STATE_PAGE_BYTES) < 0)
+		return -errno;
+	page = mmap(NULL, VU_STATE_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, state_fd, 0);
+	if (page == MAP_FAILED)
+		return -errno;
+	k->page = page;
+	k->fd = TAKE_FD(channel);
+	return 0;
+}
+
+void vu_keep_close(struct vu_keep *k)
+{
+	if (k->source.fd >= 0)
+		loop_source_remove(k->loop, &k->source);
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		k->fds[i] = fd_close(k->fds[i]);
+	if (k->page)
+		munmap(k->page, VU_STATE_PAGE_BYTES);
+	k->page = NULL;
+	k->fd = fd_close(k->fd);
+}
+
+/* One message: its op, or -errno; a descriptor goes to its slot. */
+static int keep_receive_one(struct vu_keep *k)
+{
+	uint8_t bytes[KEEPER_WIRE_BYTES + 1];
+	CLEANUP_CLOSE int fd = -EBADF;
+	struct keeper_msg m;
+	size_t n_fds = 1;
+	ssize_t n;
+	int r;
+
+	n = fdpass_recv(k->fd, bytes, sizeof bytes, &fd, &n_fds);
+	if (n <= 0)
+		return n < 0 ? (int)n : -ECONNRESET;
+	r = keeper_wire_get(bytes, (size_t)n, n_fds, &m);
+	if (r < 0)
+		return r;
+	if (m.op == KEEPER_KEEP) {
+		if (k->fds[m.slot] >= 0)
+			return -EBADMSG;
+		k->fds[m.slot] = TAKE_FD(fd);
+		k->used |= 1ull << m.slot;
+	} else if (m.op == KEEPER_PING) {
+		(void)keep_send(k, KEEPER_PONG, 0, m.cookie, -EBADF);
+	}
+	return m.op;
+}
+
+int vu_keep_receive(struct vu_keep *k)
+{
+	int op;
+
+	do
+		op = keep_receive_one(k);
+	while (op == KEEPER_KEEP);
+	return op < 0 ? op : op == KEEPER_GO ? 0 : -EBADMSG;
+}
+
+int vu_keep_load(const struct vu_keep *k, struct vu_state *ret)
+{
+	uint8_t copy[VU_STATE_COPY_BYTES];
+	struct vu_state_head head;
+	int r;
+
+	r = vu_state_wire_get_head(k->page, VU_STATE_HEAD_BYTES, &head);
+	if (r < 0)
+		return r;
+	if (head.busy)
+		return -ESTALE;
+	if (!head.magic)
+		return 0;
+	memcpy(copy, k->page + VU_STATE_COPY_AT(head.active), sizeof copy);
+	r = vu_state_wire_get(copy, sizeof copy, ret);
+	return r < 0 ? r : 1;
+}
+
+int vu_keep_claim(struct vu_keep *k, uint8_t slot)
+{
+	return slot < KEEPER_SLOTS ? TAKE_FD(k->fds[slot]) : -EBADF;
+}
+
+void vu_keep_drop_rest(struct vu_keep *k)
+{
+	for (uint8_t i = 0; i < KEEPER_SLOTS; i++) {
+		if (k->fds[i] < 0)
+			continue;
+		k->fds[i] = fd_close(k->fds[i]);
+		k->used &= ~(1ull << i);
+		(void)keep_send(k, KEEPER_DROP, i, 0, -EBADF);
+	}
+}
+
+/* What the keeper says to a running device is PING, or nothing that we know. */
+static void keep_readable(struct loop_source *s, uint32_t events)
+{
+	struct vu_keep *k = CONTAINER_OF(s, struct vu_keep, source);
+	int op = keep_receive_one(k);
+
+	if (op != KEEPER_PING && op != -EAGAIN)
+		loop_source_remove(k->loop, s); /* it ends, and we with it */
+}
+
+int vu_keep_watch(struct vu_keep *k, struct loop *loop)
+{
+	int r = fd_set_nonblock(k->fd, 1);
+
+	if (r < 0)
+		return r;
+	k->loop = loop;
+	loop_source_init(&k->source, keep_readable);
+	return loop_source_add(loop, &k->source, k->fd, EPOLLIN);
+}
+
+uint8_t vu_keep_fd(struct vu_keep *k, int fd)
+{
+	if (!k)
+		return KEEPER_SLOT_NONE;
+	for (uint8_t i = 0; i < KEEPER_SLOTS; i++) {
+		if (k->used >> i & 1)
+			continue;
+		if (keep_send(k, KEEPER_KEEP, i, 0, fd) < 0)
+			break;
+		k->used |= 1ull << i;
+		return i;
+	}
+	return KEEPER_SLOT_NONE;
+}
+
+void vu_keep_drop(struct vu_keep *k, uint8_t slot)
+{
+	if (k && slot < KEEPER_SLOTS)
+		k->dropped |= 1ull << slot;
+}
+
+void vu_keep_commit(struct vu_keep *k, const struct vu_state *s)
+{
+	uint32_t other;
+
+	if (!k)
+		return;
+	other = !*keep_word(k, VU_KEEP_ACTIVE_AT);
+	vu_state_wire_put(k->page + VU_STATE_COPY_AT(other), s);
+	keep_store(k, VU_KEEP_ACTIVE_AT, other);
+	keep_store(k, VU_KEEP_MAGIC_AT, VU_STATE_MAGIC);
+	for (uint8_t i = 0; k->dropped && i < KEEPER_SLOTS; i++) {
+		/* what the keeper does not hear stays in use: its slot is not given again */
+		if ((k->dropped >> i & 1) && keep_send(k, KEEPER_DROP, i, 0, -EBADF) == 0)
+			k->used &= ~(1ull << i);
+	}
+	k->dropped = 0;
+}
+
+void vu_keep_busy(struct vu_keep *k, bool busy)
+{
+	if (k)
+		keep_store(k, VU_KEEP_BUSY_AT, busy);
+}
+
+int vu_keep_tell(struct vu_keep *k, enum keeper_op op)
+{
+	return k ? keep_send(k, op, 0, 0, -EBADF) : 0;
+}

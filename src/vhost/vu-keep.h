@@ -1,0 +1,57 @@
+/*
+ * The device's end of what outlives it: the page of state and the keeper's channel (keeper-wire.h).
+ *
+ * Order. A descriptor is handed over first, then the state that names its slot is committed, then the
+ * slots that no state names any more are dropped. A death at any point leaves a state all of whose
+ * slots are filled, and perhaps some that nobody names: a successor drops those.
+ *
+ * Nothing here blocks a running device. When the keeper does not take a descriptor the session goes on; only
+ * it can no longer be taken over, and a successor finds that in the state. All functions but open and
+ * receive take NULL for K: nobody keeps anything.
+ */
+#pragma once
+
+#include "loop.h"
+#include "vu-state-wire.h"
+
+struct vu_keep {
+	int fd;                /* owned: the channel */
+	uint8_t *page;         /* owned mapping */
+	uint64_t used;         /* slots in use */
+	uint64_t dropped;      /* of these, no longer after the next commit */
+	int fds[KEEPER_SLOTS]; /* owned: what a former process left, until it is claimed */
+	struct loop *loop;     /* borrowed */
+	struct loop_source source;
+};
+
+/* Takes over CHANNEL; maps the page of STATE_FD (borrowed). 0 or -errno. */
+int vu_keep_open(struct vu_keep *k, int channel_consume, int state_fd);
+void vu_keep_close(struct vu_keep *k);
+
+/* Reads, blocking, what is kept for us, up to GO. 0 or -errno. */
+int vu_keep_receive(struct vu_keep *k);
+
+/* 1 with the state; 0: there is none, the session is new; -ESTALE: busy; -EBADMSG: not to be used. */
+int vu_keep_load(const struct vu_keep *k, struct vu_state *ret);
+
+/* The descriptor in SLOT, now the caller's, or -EBADF. */
+int vu_keep_claim(struct vu_keep *k, uint8_t slot);
+
+/* Drops whatever was not claimed. */
+void vu_keep_drop_rest(struct vu_keep *k);
+
+/* Answers PING from now on. 0 or -errno. */
+int vu_keep_watch(struct vu_keep *k, struct loop *loop);
+
+/* Hands FD (borrowed) over. Its slot, or KEEPER_SLOT_NONE when the keeper does not take it. */
+uint8_t vu_keep_fd(struct vu_keep *k, int fd);
+
+/* SLOT (or KEEPER_SLOT_NONE) is no longer in the state that is committed next. */
+void vu_keep_drop(struct vu_keep *k, uint8_t slot);
+void vu_keep_commit(struct vu_keep *k, const struct vu_state *s);
+
+/* From here on, or no longer, a death cannot be made good. */
+void vu_keep_busy(struct vu_keep *k, bool busy);
+
+/* KEEPER_UP or KEEPER_SERVED; 0 or -errno. */
+int vu_keep_tell(struct vu_keep *k, enum keeper_op op);
