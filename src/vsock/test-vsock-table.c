@@ -63,6 +63,7 @@ static void successor_resets(void **state)
 	struct vsock_pkt p[3];
 
 	memfd = memfd_create("table", MFD_CLOEXEC);
+	assert_int_equal(vsock_table_grow(memfd), 0);
 	assert_int_equal(vsock_mux_init(&m, &loop, &hooks, 42, 1), 0);
 	assert_int_equal(vsock_mux_publish(&m, memfd), 0);
 	assert_false(vsock_mux_has_output(&m));
@@ -81,6 +82,7 @@ static void successor_resets(void **state)
 			assert_int_equal(p[0].src_port + p[1].src_port, 5 * 7 + 6 * 7);
 			assert_int_equal(p[0].dst_cid, 42);
 		}
+		vsock_mux_settle(&m);
 		vsock_mux_finish(&m);
 	}
 	close(memfd);

@@ -162,6 +162,7 @@ static void vsock_dev_turn(struct loop_job *j)
 	more = vsock_dev_from_guest(d);
 	stalled = !vsock_mux_has_room(d->mux);
 	more |= vsock_dev_to_guest(d);
+	vsock_mux_settle(d->mux);
 	if (more || (stalled && vsock_mux_has_room(d->mux)))
 		vsock_dev_wake(d);
 }
@@ -230,6 +231,11 @@ int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux
 	loop_job_init(&d->job, vsock_dev_turn);
 	loop_timer_init(&d->absent, vsock_dev_absent);
 	return vu_backend_open(&d->backend, loop, &vsock_dev_device, fd_consume);
+}
+
+int vsock_dev_resume(struct vsock_dev *d, struct vu_keep *keep)
+{
+	return vu_resume(&d->backend, keep);
 }
 
 void vsock_dev_close(struct vsock_dev *d)

@@ -15,7 +15,7 @@
 #pragma once
 
 #include "vsock-mux.h"
-#include "vu-backend.h"
+#include "vu-resume.h"
 
 #define VSOCK_DEV_BUDGET      256
 #define VSOCK_DEV_ABSENT_USEC 60000000
@@ -41,6 +41,9 @@ struct vsock_dev {
 /* Takes over FD, a connected vhost-user socket. 0 or -errno. */
 int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux,
 	const struct vsock_dev_hooks *hooks, int fd_consume);
+
+/* As vu_resume(), before the loop runs. */
+int vsock_dev_resume(struct vsock_dev *d, struct vu_keep *keep);
 void vsock_dev_close(struct vsock_dev *d);
 
 /* The engine has something for the guest. */

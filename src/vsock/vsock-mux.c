@@ -38,6 +38,7 @@ int vsock_mux_init(struct vsock_mux *m, struct loop *loop, const struct vsock_mu
 	m->hooks = hooks;
 	m->guest_cid = guest_cid;
 	m->resets_head = m->n_resets = 0;
+	m->has_served = false;
 	list_init(&m->ready);
 	return vsock_table_init(&m->table, loop, &vsock_mux_conn_hooks, m, seed);
 }
@@ -151,13 +152,24 @@ static const char *vsock_mux_accept(
 	}
 }
 
+static void vsock_mux_opened(struct vsock_mux *m)
+{
+	if (m->has_served)
+		return;
+	m->has_served = true;
+	if (m->hooks->served)
+		m->hooks->served(m);
+}
+
 static void vsock_mux_request(
 	struct vsock_mux *m, const struct vsock_key *key, const struct vsock_pkt *p)
 {
 	const char *why = vsock_mux_accept(m, key, p);
 
-	if (!why)
+	if (!why) {
+		vsock_mux_opened(m);
 		return;
+	}
 	m->hooks->refused(m, VSOCK_GUEST_TO_HOST, key->peer_port, why);
 	vsock_mux_reset(m, p);
 }
@@ -179,13 +191,16 @@ void vsock_mux_input(struct vsock_mux *m, const struct vsock_pkt *p, struct iove
 		bad.op = VSOCK_OP_INVALID;
 		p = &bad;
 	}
-	if (c)
+	if (c) {
 		vsock_conn_input(c, p, payload, n);
-	else if (p->op == VSOCK_OP_REQUEST && p->type == VSOCK_TYPE_STREAM &&
-		 p->dst_cid == VSOCK_CID_HOST)
+		if (c->state == VSOCK_OPEN)
+			vsock_mux_opened(m);
+	} else if (p->op == VSOCK_OP_REQUEST && p->type == VSOCK_TYPE_STREAM &&
+		   p->dst_cid == VSOCK_CID_HOST) {
 		vsock_mux_request(m, &key, p);
-	else
+	} else {
 		vsock_mux_reset(m, p);
+	}
 }
 
 /* host → guest */
@@ -227,6 +242,11 @@ bool vsock_mux_output(struct vsock_mux *m, struct vsock_pkt *ret, struct iovec *
 			return true;
 	}
 	return false;
+}
+
+void vsock_mux_settle(struct vsock_mux *m)
+{
+	vsock_table_settle(&m->table);
 }
 
 void vsock_mux_guest_absent(struct vsock_mux *m)

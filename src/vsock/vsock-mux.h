@@ -33,11 +33,14 @@ struct vsock_mux_hooks {
 	int (*dial)(struct vsock_mux *m, uint32_t port);
 	/* A connection was refused; WHY is a fixed text. */
 	void (*refused)(struct vsock_mux *m, enum vsock_way way, uint32_t port, const char *why);
+	/* The first connection of this process has been opened. May be NULL. */
+	void (*served)(struct vsock_mux *m);
 };
 
 struct vsock_mux {
 	const struct vsock_mux_hooks *hooks; /* borrowed */
 	uint64_t guest_cid;
+	bool has_served;
 	struct list ready; /* of vsock_conn.ready_link */
 	struct vsock_pkt resets[VSOCK_RESETS_MAX];
 	unsigned resets_head, n_resets;
@@ -67,6 +70,9 @@ bool vsock_mux_has_output(const struct vsock_mux *m);
 /* The next packet for the guest, as vsock_conn_output(), cids included. */
 bool vsock_mux_output(struct vsock_mux *m, struct vsock_pkt *ret, struct iovec *room, size_t n,
 	uint64_t room_bytes);
+
+/* vsock_table_settle() */
+void vsock_mux_settle(struct vsock_mux *m);
 
 /* The guest takes nothing and may never again: no host program may wait for it any longer. */
 void vsock_mux_guest_absent(struct vsock_mux *m);

@@ -31,10 +31,19 @@ static void vsock_service_refused(
 		log_info("%u refusals before it were not logged", n);
 }
 
+static void vsock_service_served(struct vsock_mux *m)
+{
+	struct vsock_service *s = CONTAINER_OF(m, struct vsock_service, mux);
+
+	if (s->is_kept)
+		(void)vu_keep_tell(&s->keep, KEEPER_SERVED);
+}
+
 static const struct vsock_mux_hooks vsock_service_mux_hooks = {
 	.wake = vsock_service_wake,
 	.dial = vsock_service_dial,
 	.refused = vsock_service_refused,
+	.served = vsock_service_served,
 };
 
 static void vsock_service_broken(struct vsock_dev *d, unsigned queue)
@@ -84,10 +93,53 @@ int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, ui
 	r = vsock_dev_open(&s->dev, &s->loop, &s->mux, &vsock_service_dev_hooks, a->vhost_fd);
 	if (r < 0)
 		return r;
-	if (a->table_fd < 0)
+	s->table_fd = a->table_fd;
+	if (a->table_fd >= 0)
+		r = vsock_table_grow(a->table_fd);
+	if (r < 0)
+		return r;
+	s->is_kept = a->keeper_fd >= 0;
+	if (!s->is_kept)
 		return 0;
-	r = vsock_mux_publish(&s->mux, a->table_fd);
-	fd_close(a->table_fd); /* the mapping keeps it */
+	r = vu_keep_open(&s->keep, a->keeper_fd, a->state_fd);
+	fd_close(a->state_fd); /* the mapping keeps it */
+	return r;
+}
+
+static int vsock_service_resume(struct vsock_service *s)
+{
+	int r;
+
+	if (!s->is_kept)
+		return 0;
+	r = vu_keep_receive(&s->keep);
+	if (r < 0)
+		return r;
+	r = vsock_dev_resume(&s->dev, &s->keep);
+	if (r < 0) {
+		log_error("the vhost-user session cannot be taken over: %s",
+			r == -ESTALE    ? "the device died between a request and its reply"
+			: r == -ENODATA ? "a descriptor is missing"
+					: "the state that was left is not to be used");
+		return VSOCK_SERVICE_LOST;
+	}
+	if (r > 0)
+		log_info("took the vhost-user session over");
+	vu_keep_drop_rest(&s->keep);
+	return vu_keep_watch(&s->keep, &s->loop);
+}
+
+int vsock_service_take_over(struct vsock_service *s)
+{
+	int r = vsock_service_resume(s);
+
+	if (r != 0)
+		return r;
+	if (s->table_fd >= 0)
+		r = vsock_mux_publish(&s->mux, s->table_fd);
+	s->table_fd = fd_close(s->table_fd); /* the mapping keeps it */
+	if (r == 0 && s->is_kept)
+		r = vu_keep_tell(&s->keep, KEEPER_UP);
 	return r;
 }
 
@@ -99,6 +151,8 @@ int vsock_service_run(struct vsock_service *s)
 void vsock_service_finish(struct vsock_service *s)
 {
 	vsock_dev_close(&s->dev);
+	if (s->is_kept)
+		vu_keep_close(&s->keep);
 	vsock_host_close(&s->host);
 	vsock_mux_finish(&s->mux);
 	loop_finish(&s->loop);

@@ -27,6 +27,8 @@ int vsock_table_init(struct vsock_table *t, struct loop *loop, const struct vsoc
 	t->next_port = VSOCK_PORT_FIRST + (uint32_t)(seed >> 40);
 	t->n_used = 0;
 	t->free = 0;
+	t->is_stale = false;
+	memset(t->stale, 0, sizeof t->stale);
 	memset(t->buckets, 0xff, sizeof t->buckets);
 	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
 		vsock_conn_init(&t->conns[i], loop, hooks, owner, t->arena + i * VSOCK_BUF_BYTES);
@@ -50,33 +52,43 @@ static struct vsock_table_entry *vsock_table_entry(struct vsock_table_head *file
 	return (struct vsock_table_entry *)(file + 1) + slot;
 }
 
-static void vsock_table_read_left(struct vsock_table_head *file,
-	void (*left)(const struct vsock_key *key, void *userdata), void *userdata)
+static bool vsock_table_is_ours(const struct vsock_table_head *file)
 {
-	if (file->magic != VSOCK_TABLE_MAGIC || file->n_slots != VSOCK_CONNS_MAX)
-		return;
-	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
-		struct vsock_table_entry e = *vsock_table_entry(file, i);
-
-		if (e.live)
-			left(&(struct vsock_key){ .peer_cid = e.peer_cid,
-				     .peer_port = e.peer_port,
-				     .guest_port = e.guest_port,
-				     .type = (uint16_t)e.type },
-				userdata);
-	}
+	return file->magic == VSOCK_TABLE_MAGIC && file->n_slots == VSOCK_CONNS_MAX;
 }
 
-static void vsock_table_write(const struct vsock_table *t, size_t slot, const struct vsock_key *key)
+static struct vsock_key vsock_table_key(const struct vsock_table_entry *e)
+{
+	return (struct vsock_key){ .peer_cid = e->peer_cid,
+		.peer_port = e->peer_port,
+		.guest_port = e->guest_port,
+		.type = (uint16_t)e->type };
+}
+
+static bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b)
+{
+	return a->peer_port == b->peer_port && a->guest_port == b->guest_port &&
+	       a->peer_cid == b->peer_cid && a->type == b->type;
+}
+
+static void vsock_table_clear(struct vsock_table *t, size_t slot)
+{
+	__atomic_store_n(&vsock_table_entry(t->file, slot)->live, 0, __ATOMIC_RELEASE);
+}
+
+static void vsock_table_write(struct vsock_table *t, size_t slot, const struct vsock_key *key)
 {
 	struct vsock_table_entry *e;
+	struct vsock_key before;
 
 	if (!t->file)
 		return;
+	t->stale[slot / 64] &= ~(1ull << slot % 64);
 	e = vsock_table_entry(t->file, slot);
-	__atomic_store_n(&e->live, 0, __ATOMIC_RELEASE);
-	if (!key)
+	before = vsock_table_key(e);
+	if (e->live && vsock_key_equal(&before, key))
 		return;
+	vsock_table_clear(t, slot);
 	e->peer_cid = key->peer_cid;
 	e->peer_port = key->peer_port;
 	e->guest_port = key->guest_port;
@@ -84,35 +96,80 @@ static void vsock_table_write(const struct vsock_table *t, size_t slot, const st
 	__atomic_store_n(&e->live, 1, __ATOMIC_RELEASE);
 }
 
-/* LEFT may take slots, so the old entries are read from a copy before ours are written. */
-int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
-	void (*left)(const struct vsock_key *key, void *userdata), void *userdata)
+void vsock_table_settle(struct vsock_table *t)
+{
+	if (!t->is_stale)
+		return;
+	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
+		if (t->stale[i / 64] >> i % 64 & 1)
+			vsock_table_clear(t, i);
+	}
+	memset(t->stale, 0, sizeof t->stale);
+	t->is_stale = false;
+}
+
+int vsock_table_grow(int fd)
 {
 	struct stat st;
-	void *map, *copy;
 
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (st.st_size < (off_t)VSOCK_TABLE_BYTES && ftruncate(fd, VSOCK_TABLE_BYTES) < 0)
 		return -errno;
-	map = mmap(NULL, VSOCK_TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return 0;
+}
+
+static int vsock_table_map(int fd, struct vsock_table_head **ret)
+{
+	void *map = mmap(NULL, VSOCK_TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return -errno;
+	*ret = map;
+	return 0;
+}
+
+/*
+ * The n-th entry found gets the n-th slot at the latest, so what is overwritten is written already:
+ * a death on the way leaves each of them live somewhere.
+ */
+static void vsock_table_move(struct vsock_table *t, const struct vsock_table_head *copy,
+	void (*left)(const struct vsock_key *key, void *userdata), void *userdata)
+{
+	for (size_t i = 0; vsock_table_is_ours(copy) && i < VSOCK_CONNS_MAX; i++) {
+		const struct vsock_table_entry *e =
+			(const struct vsock_table_entry *)(copy + 1) + i;
+		struct vsock_key key = vsock_table_key(e);
+
+		if (e->live)
+			left(&key, userdata);
+	}
+	for (size_t i = t->n_used; i < VSOCK_CONNS_MAX; i++)
+		vsock_table_clear(t, i);
+}
+
+int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
+	void (*left)(const struct vsock_key *key, void *userdata), void *userdata)
+{
+	void *copy;
+	int r;
+
+	assert(t->n_used == 0);
 	copy = mmap(NULL, VSOCK_TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		-1, 0);
-	if (copy == MAP_FAILED) {
-		munmap(map, VSOCK_TABLE_BYTES);
+	if (copy == MAP_FAILED)
 		return -ENOMEM;
+	r = vsock_table_map(fd, &t->file);
+	if (r == 0) {
+		memcpy(copy, t->file, VSOCK_TABLE_BYTES);
+		if (!vsock_table_is_ours(copy))
+			memset(t->file, 0, VSOCK_TABLE_BYTES);
+		*t->file = (struct vsock_table_head){ .magic = VSOCK_TABLE_MAGIC,
+			.n_slots = VSOCK_CONNS_MAX,
+			.guest_cid = guest_cid };
+		vsock_table_move(t, copy, left, userdata);
 	}
-	memcpy(copy, map, VSOCK_TABLE_BYTES);
-	memset(map, 0, VSOCK_TABLE_BYTES);
-	t->file = map;
-	*t->file = (struct vsock_table_head){
-		.magic = VSOCK_TABLE_MAGIC, .n_slots = VSOCK_CONNS_MAX, .guest_cid = guest_cid
-	};
-	vsock_table_read_left(copy, left, userdata);
 	munmap(copy, VSOCK_TABLE_BYTES);
-	return 0;
+	return r;
 }
 
 /* The guest chooses half of the key, so the hash is seeded: buckets cannot be filled on purpose. */
@@ -126,12 +183,6 @@ static uint16_t *vsock_table_bucket(struct vsock_table *t, const struct vsock_ke
 	h ^= h >> 32;
 	h *= t->seed | 1;
 	return &t->buckets[h >> 54];
-}
-
-static bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b)
-{
-	return a->peer_port == b->peer_port && a->guest_port == b->guest_port &&
-	       a->peer_cid == b->peer_cid && a->type == b->type;
 }
 
 struct vsock_conn *vsock_table_find(struct vsock_table *t, const struct vsock_key *key)
@@ -167,7 +218,10 @@ void vsock_table_release(struct vsock_table *t, struct vsock_conn *c)
 	while (*link != i)
 		link = &t->conns[*link].hash_next;
 	*link = c->hash_next;
-	vsock_table_write(t, i, NULL);
+	if (t->file) {
+		t->is_stale = true;
+		t->stale[i / 64] |= 1ull << i % 64;
+	}
 	if (c->ring_touched)
 		madvise(c->ring.data, VSOCK_BUF_BYTES, MADV_DONTNEED);
 	c->ring_touched = false;

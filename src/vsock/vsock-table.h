@@ -5,9 +5,13 @@
  * takes the vhost-user session over and first resets what it finds there: otherwise a guest would
  * wait for ever on a connection that nobody has any more. The file is ours alone; whoever keeps
  * it does not look into it, and what is read back is only ever sent to the guest as resets.
+ *
+ * A death at any point loses no entry: one stays live until the guest has its reset in hand
+ * (vsock_table_settle()), and a successor moves entries before it clears any. One too many does no harm.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,6 +49,8 @@ struct vsock_table {
 	uint32_t next_port;
 	uint8_t *arena;                /* owned: VSOCK_BUF_BYTES a slot, touched when needed */
 	struct vsock_table_head *file; /* owned mapping, or NULL */
+	bool is_stale;
+	uint64_t stale[(VSOCK_CONNS_MAX + 63) / 64]; /* released, and still live in the file */
 };
 
 /* HOOKS and OWNER go to every connection; its ended() must end in vsock_table_release(). 0 or -errno. */
@@ -52,9 +58,12 @@ int vsock_table_init(struct vsock_table *t, struct loop *loop, const struct vsoc
 	void *owner, uint64_t seed);
 void vsock_table_finish(struct vsock_table *t);
 
+/* Makes FD (borrowed) large enough for vsock_table_publish(). 0 or -errno. */
+int vsock_table_grow(int fd);
+
 /*
- * Publishes to FD (borrowed) from now on. Entries that a former process left are passed to LEFT
- * before they are overwritten. 0 or -errno.
+ * Publishes to FD (borrowed) from now on; the table is empty. Entries that a former process left are passed
+ * to LEFT, which takes a slot for each or loses it. 0 or -errno.
  */
 int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
 	void (*left)(const struct vsock_key *key, void *userdata), void *userdata);
@@ -66,6 +75,9 @@ struct vsock_conn *vsock_table_take(struct vsock_table *t, const struct vsock_ke
 
 /* After the end of a connection, or when it could not begin. */
 void vsock_table_release(struct vsock_table *t, struct vsock_conn *c);
+
+/* The guest has what it was told up to now: what was released leaves the file. */
+void vsock_table_settle(struct vsock_table *t);
 
 /* A host port from the dynamic range that is not in use towards GUEST_PORT. */
 uint32_t vsock_table_port(struct vsock_table *t, uint32_t guest_port);

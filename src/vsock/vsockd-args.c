@@ -9,7 +9,8 @@
 #include "str.h"
 
 const char vsockd_args_help[] =
-	"uvms-vsockd --name NAME --cid N --vhost-fd N --listen-fd N --path PATH [--table-fd N]\n"
+	"uvms-vsockd --name NAME --cid N --vhost-fd N --listen-fd N --path PATH\n"
+	"            [--table-fd N] [--keeper-fd N --state-fd N]\n"
 	"\n"
 	"The vsock device of one virtual machine; started by uvms-supervisor.\n"
 	"\n"
@@ -19,6 +20,8 @@ const char vsockd_args_help[] =
 	"  --listen-fd N    listening UNIX socket for CONNECT\n"
 	"  --path PATH      its name; a guest that calls port P reaches PATH_P\n"
 	"  --table-fd N     memfd for the table of live connections\n"
+	"  --keeper-fd N    channel to whoever keeps what a successor needs\n"
+	"  --state-fd N     memfd for the state of the vhost-user session\n"
 	"  --no-seccomp     no system call filter (tests only)\n"
 	"  --help, --version\n";
 
@@ -35,6 +38,8 @@ static const struct {
 	{ "--listen-fd", ARG_FD, offsetof(struct vsockd_args, listen_fd) },
 	{ "--path", ARG_TEXT, offsetof(struct vsockd_args, path) },
 	{ "--table-fd", ARG_FD, offsetof(struct vsockd_args, table_fd) },
+	{ "--keeper-fd", ARG_FD, offsetof(struct vsockd_args, keeper_fd) },
+	{ "--state-fd", ARG_FD, offsetof(struct vsockd_args, state_fd) },
 	{ "--no-seccomp", ARG_FLAG, offsetof(struct vsockd_args, no_seccomp) },
 	{ "--help", ARG_FLAG, offsetof(struct vsockd_args, help) },
 	{ "--version", ARG_FLAG, offsetof(struct vsockd_args, version) },
@@ -75,12 +80,18 @@ static const char *vsockd_args_missing(const struct vsockd_args *a)
 		return "--listen-fd";
 	if (!a->path)
 		return "--path";
+	if ((a->keeper_fd < 0) != (a->state_fd < 0))
+		return a->keeper_fd < 0 ? "--keeper-fd" : "--state-fd";
 	return a->name ? NULL : "--name";
 }
 
 int vsockd_args_parse(int argc, char **argv, struct vsockd_args *ret, const char **ret_bad)
 {
-	struct vsockd_args a = { .vhost_fd = -EBADF, .listen_fd = -EBADF, .table_fd = -EBADF };
+	struct vsockd_args a = { .vhost_fd = -EBADF,
+		.listen_fd = -EBADF,
+		.table_fd = -EBADF,
+		.keeper_fd = -EBADF,
+		.state_fd = -EBADF };
 
 	for (int i = 1; i < argc; i++) {
 		bool known = false;

@@ -44,7 +44,9 @@ static int vsockd_run(const struct vsockd_args *a)
 		log_warning("%s: no system call filter", a->name);
 	else
 		r = vsock_seccomp_load();
-	if (r < 0)
+	if (r == 0)
+		r = vsock_service_take_over(&service);
+	if (r != 0)
 		return r;
 	log_info("%s: vsock device ready, cid %llu", a->name, (unsigned long long)a->cid);
 	r = vsock_service_run(&service);
