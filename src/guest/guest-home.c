@@ -12,6 +12,8 @@
 #include <sys/param.h>
 #include <sys/socket.h>
 
+#define RETRY_LOST_MS                                                                              \
+	5 /* after a channel that stood: the device was replaced, and is there again */
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS   5000
 #define WELCOME_MS     10000
@@ -162,9 +164,15 @@ static void home_disconnect(struct guest_home *h)
 
 static void home_lost(struct guest_home *h)
 {
+	bool stood = h->is_welcome;
+
 	home_disconnect(h);
 	if (h->is_ending) {
 		h->closed(h->user);
+		return;
+	}
+	if (stood) {
+		guest_timer_arm(&h->timer, h->loop, RETRY_LOST_MS, home_dial);
 		return;
 	}
 	h->retry_ms = MIN(MAX(h->retry_ms * 2, (uint64_t)RETRY_FIRST_MS), (uint64_t)RETRY_MAX_MS);
