@@ -17,14 +17,24 @@ int pidfd_signal(int pidfd, int signo)
 	return syscall(SYS_pidfd_send_signal, pidfd, signo, NULL, 0) < 0 ? -errno : 0;
 }
 
-int pidfd_reap(int pidfd, siginfo_t *ret)
+static int pidfd_wait(int pidfd, int what, siginfo_t *ret)
 {
 	siginfo_t info = { 0 };
 
-	if (waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG) < 0)
+	if (waitid(P_PIDFD, (id_t)pidfd, &info, what | WNOHANG) < 0)
 		return -errno;
 	if (info.si_pid == 0)
 		return 0;
 	*ret = info;
 	return 1;
+}
+
+int pidfd_reap(int pidfd, siginfo_t *ret)
+{
+	return pidfd_wait(pidfd, WEXITED, ret);
+}
+
+int pidfd_pause(int pidfd, siginfo_t *ret)
+{
+	return pidfd_wait(pidfd, WSTOPPED | WCONTINUED, ret);
 }

@@ -9,3 +9,9 @@ int pidfd_signal(int pidfd, int signo); /* 0, -ESRCH when it is gone */
 
 /* Reaps an ended child without blocking: 1 and *RET filled, 0 while it runs, or -errno. */
 int pidfd_reap(int pidfd, siginfo_t *ret);
+
+/*
+ * A child was stopped (CLD_STOPPED) or went on (CLD_CONTINUED) since the last look: 1 and *RET filled, 0:
+ * nothing new, or -errno. Its end is left for pidfd_reap().
+ */
+int pidfd_pause(int pidfd, siginfo_t *ret);

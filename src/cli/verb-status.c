@@ -90,6 +90,9 @@ static void print(const struct vm_status *s)
 	line_number("uid", s->uid, "");
 	line_number("supervisor", vm_status_is_alive(s) ? s->supervisor_pid : 0, "");
 	line_number("VMM", vm_status_is_alive(s) ? s->vmm_pid : 0, "");
+	line_number("vsockd", vm_status_is_alive(s) ? s->vsockd_pid : 0, "");
+	line_number("replaced", s->vsockd_replaced, " times (vsockd)");
+	line("stopped now", s->stopped);
 	line_number("dropped", s->console_dropped_bytes, " bytes of console");
 }
 

@@ -21,6 +21,8 @@
 #include "sv-children.h"
 #include "sv-control.h"
 #include "sv-plan.h"
+#include "sv-vsockd.h"
+#include "sv-watch.h"
 #include "sv.h"
 #include "vm-name.h"
 
@@ -51,9 +53,6 @@ static void sv_init(struct sv *sv)
 		.dir_fd = -EBADF,
 		.trace_fd = -EBADF,
 		.vmm_control_fd = -EBADF,
-		.vsock_listen_fd = -EBADF,
-		.vsock_device_fd = -EBADF,
-		.table_fd = -EBADF,
 		.net_fd = -EBADF,
 		.life_fd = -EBADF,
 		.client_fd = arg_client_fd,
@@ -62,7 +61,7 @@ static void sv_init(struct sv *sv)
 	for (size_t i = 0; i < SV_FDS_MAX; i++)
 		sv->vmm_fds[i] = -EBADF;
 	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);
-	sv_child_init(&sv->vsockd_child, sv, "vsockd", SV_VSOCKD_GONE);
+	sv_vsockd_init(sv);
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 }
@@ -127,6 +126,7 @@ static int sv_prepare(struct sv *sv, const char *name)
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGTERM);
 	sigaddset(&mask, SIGINT);
+	sigaddset(&mask, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &mask, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	r = str_set(&sv->status.name, name);
@@ -136,6 +136,8 @@ static int sv_prepare(struct sv *sv, const char *name)
 		r = sd_event_add_signal(sv->event, NULL, SIGTERM, on_signal, sv);
 	if (r >= 0)
 		r = sd_event_add_signal(sv->event, NULL, SIGINT, on_signal, sv);
+	if (r >= 0)
+		r = sv_watch_begin(sv);
 	return r < 0 ? r : sv_control_create(sv);
 }
 

@@ -23,6 +23,7 @@
 #include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
+#include "sv-vsockd.h"
 #include "sv.h"
 #include "vm-lease.h"
 
@@ -84,7 +85,7 @@ static int on_linger(sd_event_source *s, uint64_t usec, void *userdata)
 	struct sv *sv = userdata;
 
 	sv_happen(sv, sv->lingering,
-		sv->lingering == SV_VSOCKD_GONE ? "vsockd ended while the VMM lived"
+		sv->lingering == SV_VSOCKD_LOST ? "vsockd ended while the VMM lived"
 						: "the VMM closed its control socket and lived on");
 	return 0;
 }
@@ -96,13 +97,45 @@ void sv_linger(struct sv *sv, enum sv_happening h)
 	sd_event_source_set_enabled(sv->linger, SD_EVENT_ONESHOT);
 }
 
-/* The end of a process, as the table sees it. vsockd's status 0 says only that the VMM hung up. */
-static bool is_only_a_hangup(struct sv *sv, enum sv_happening h)
+/*
+ * What the end of vsockd is to the table. Status 0 says only that the VMM hung up: whoever hung up has a
+ * moment to end (SV_HAPPENINGS: wait for that).
+ */
+static enum sv_happening vsockd_end(const struct sv *sv)
 {
-	const siginfo_t *end = &sv->vsockd_child.end;
+	const siginfo_t *end = &sv->vsockd.child.end;
 
-	return h == SV_VSOCKD_GONE && end->si_code == CLD_EXITED && end->si_status == 0 &&
-	       sv->lingering != SV_VSOCKD_GONE;
+	if (end->si_code != CLD_EXITED)
+		return SV_VSOCKD_GONE;
+	switch (end->si_status) {
+	case 0: return SV_HAPPENINGS;
+	case SV_VSOCKD_EXIT_LOST: return SV_VSOCKD_LOST;
+	default: return SV_VSOCKD_GONE;
+	}
+}
+
+/* Its own words say why. */
+static void blame_lost_vsockd(struct sv *sv)
+{
+	CLEANUP_FREE char *log = NULL;
+	char *line;
+
+	sv_child_catch_up(&sv->vsockd.child);
+	log = sv_logfile_tail(&sv->vsockd.child.log, 300);
+	if (!log || !*log)
+		return;
+	for (size_t n = strlen(log); n > 0 && log[n - 1] == '\n'; n--)
+		log[n - 1] = 0;
+	line = strrchr(log, '\n');
+	sv_blame(sv, "crashed", "the vsock device died and cannot be replaced; it said: %s",
+		line ? line + 1 : log);
+}
+
+static void do_replace(struct sv *sv, const char *cause)
+{
+	if (sv_vsockd_replace(sv, cause) < 0)
+		sv_happen(sv, SV_VSOCKD_LOST, NULL);
+	sv_status_save(sv);
 }
 
 static void do_boot(struct sv *sv)
@@ -126,10 +159,14 @@ static void do_reboot(struct sv *sv)
 	log_debug("%s: the guest rebooted", sv->spec.name); /* the status counts them */
 }
 
-static void do_ask_agent(struct sv *sv)
+/* Again when it has called again (vsockd was replaced, or it has just come up): with the deadline as it is. */
+static void do_ask_agent(struct sv *sv, enum sv_state last)
 {
-	sd_notify(0, "STOPPING=1");
-	set_deadline(sv, sv->stop_timeout_usec);
+	if (last != SV_STOP_AGENT) {
+		sd_notify(0, "STOPPING=1");
+		sv_vsockd_ping(sv); /* dead or silent, it would freeze the VMM */
+		set_deadline(sv, sv->stop_timeout_usec);
+	}
 	if (sv_agent_stop(sv->agent, sv->stop_timeout_usec) < 0)
 		sv_happen(sv, SV_AGENT_REFUSED, NULL);
 }
@@ -139,6 +176,7 @@ static void do_press_button(struct sv *sv)
 	set_deadline(sv, sv->stop_timeout_usec < BUTTON_USEC ? sv->stop_timeout_usec : BUTTON_USEC);
 	log_warning(
 		"%s: the agent did not stop the guest: pressing its power button", sv->spec.name);
+	sv_vsockd_ping(sv);
 	if (vmm_power_button(sv->vmm) < 0)
 		sv_happen(sv, SV_DEADLINE, NULL);
 }
@@ -274,9 +312,10 @@ static void act(struct sv *sv, enum sv_action action, enum sv_state last, const 
 	case SV_DO_REBOOT: do_reboot(sv); break;
 	case SV_DO_NOTE_SHUTDOWN: sv->guest_shutdown = true; break;
 	case SV_DO_NOTE_PANIC: do_note_panic(sv); break;
-	case SV_DO_ASK_AGENT: do_ask_agent(sv); break;
+	case SV_DO_ASK_AGENT: do_ask_agent(sv, last); break;
 	case SV_DO_PRESS_BUTTON: do_press_button(sv); break;
 	case SV_DO_QUIT: do_quit(sv); break;
+	case SV_DO_REPLACE: do_replace(sv, cause); break;
 	case SV_DO_KILL: do_kill(sv); break;
 	case SV_DO_FAIL: do_fail(sv, last); break;
 	case SV_DO_CRASH: do_crash(sv, cause); break;
@@ -302,9 +341,14 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 
 void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
 {
-	if (is_only_a_hangup(sv, h)) {
-		sv_linger(sv, h);
-		return;
+	if (h == SV_VSOCKD_GONE) {
+		h = vsockd_end(sv);
+		if (h == SV_HAPPENINGS) {
+			sv_linger(sv, SV_VSOCKD_LOST);
+			return;
+		}
+		if (h == SV_VSOCKD_LOST && sv->state < SV_STOP_QUIT)
+			blame_lost_vsockd(sv);
 	}
 	if (sv->in_queue) {
 		/* from within an action: after it */

@@ -17,10 +17,14 @@
 #include "log.h"
 #include "sockun.h"
 #include "str.h"
+#include "sv-vsockd.h"
 #include "sv.h"
 
 #define AGENT_HELLO_USEC (UINT64_C(10) * 1000000)
 #define AGENT_OPEN_USEC  (UINT64_C(10) * 1000000)
+#define AGENT_OK_USEC    (UINT64_C(2) * 1000000) /* without an OK, vsockd is asked whether it lives */
+#define AGENT_AGAIN_USEC (UINT64_C(50) * 1000)   /* until the end of a vsockd is known for sure */
+#define AGENT_HOME_USEC  (UINT64_C(2) * 1000000) /* for its call after vsockd was replaced */
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
 #define AGENT_LINES_MAX  200
 #define AGENT_OPENINGS   32
@@ -42,9 +46,13 @@ struct agent_opening {
 	struct agent_opening *next;  /* in agent->openings */
 	struct control_call *call;   /* borrowed; NULL: forgotten */
 	sd_event_source *io, *timer; /* owned */
-	int fd;                      /* owned */
-	bool connected;              /* the OK line was read */
-	bool raw;                    /* no AUTH: a port of the guest */
+	int fd;                      /* owned; -EBADF: it waits for its second try */
+	uint32_t port;
+	bool connected;    /* the OK line was read */
+	bool raw;          /* no AUTH: a port of the guest */
+	bool asked;        /* vsockd was, after AGENT_OK_USEC */
+	bool again;        /* this is its second try */
+	uint32_t replaced; /* vsockd_replaced when it began */
 	size_t len;
 	uint8_t buf[64];
 };
@@ -170,7 +178,8 @@ static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 	if (m->done.request != AGENT_WIRE_STOP)
 		return 0;
 	sd_event_source_set_enabled(h->agent->ask, SD_EVENT_OFF);
-	if (m->done.error)
+	/* it has been asked before, by way of a vsockd that is no more */
+	if (m->done.error && m->done.error != EALREADY)
 		sv_happen(h->agent->sv, SV_AGENT_REFUSED, NULL);
 	return 0;
 }
@@ -326,8 +335,13 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec)
 							  : deadline_usec / 1000) } };
 	int r;
 
-	if (!a->control)
+	if (!a->control && !a->ready)
 		return -ENOTCONN;
+	if (!a->control) {
+		/* it calls again in a moment, and is asked then */
+		sd_event_source_set_time_relative(a->ask, AGENT_HOME_USEC);
+		return sd_event_source_set_enabled(a->ask, SD_EVENT_ONESHOT);
+	}
 	r = home_send(a->control, &m);
 	if (r < 0)
 		return r;
@@ -438,6 +452,18 @@ static int opening_step(struct agent_opening *o)
 	return opening_read_auth(o);
 }
 
+/* 1: it is tried once more, in a moment: perhaps it was vsockd that ended. */
+static int opening_wait_again(struct agent_opening *o)
+{
+	if (o->raw || o->again)
+		return 0;
+	o->again = true;
+	o->io = sd_event_source_disable_unref(o->io);
+	o->fd = fd_close(o->fd);
+	sd_event_source_set_time_relative(o->timer, AGENT_AGAIN_USEC);
+	return sd_event_source_set_enabled(o->timer, SD_EVENT_ONESHOT) >= 0;
+}
+
 static int opening_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
 	struct agent_opening *o = userdata;
@@ -445,19 +471,47 @@ static int opening_on_io(sd_event_source *s, int fd, uint32_t revents, void *use
 
 	if (r > 0)
 		opening_succeed(o);
-	else if (r < 0)
+	else if (r < 0 && !opening_wait_again(o))
 		opening_fail(o, -ECONNREFUSED,
 			r == -ECONNREFUSED ? "nothing listens there" : strerror(-r));
 	return 0;
 }
 
+static int opening_start(struct agent_opening *o);
+
+static void opening_try_again(struct agent_opening *o)
+{
+	int r = -ECONNREFUSED;
+
+	if (o->agent->sv->status.vsockd_replaced != o->replaced) {
+		o->timer = sd_event_source_disable_unref(o->timer);
+		o->connected = false;
+		o->len = 0;
+		r = opening_start(o);
+	}
+	if (r < 0)
+		opening_fail(o, -ECONNREFUSED, "nothing listens there");
+}
+
 static int opening_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
-	opening_fail(userdata, -ETIMEDOUT, "no answer within 10 s");
+	struct agent_opening *o = userdata;
+
+	if (o->fd < 0) {
+		opening_try_again(o);
+	} else if (!o->asked) {
+		o->asked = true;
+		if (!o->connected)
+			sv_vsockd_ping(o->agent->sv);
+		sd_event_source_set_time_relative(s, AGENT_OPEN_USEC - AGENT_OK_USEC);
+		sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+	} else {
+		opening_fail(o, -ETIMEDOUT, "no answer within 10 s");
+	}
 	return 0;
 }
 
-static int opening_start(struct agent_opening *o, uint32_t port)
+static int opening_start(struct agent_opening *o)
 {
 	uint8_t buf[128];
 	ssize_t len;
@@ -466,7 +520,7 @@ static int opening_start(struct agent_opening *o, uint32_t port)
 	o->fd = sockun_connect_at(o->agent->sv->dir_fd, "v");
 	if (o->fd < 0)
 		return o->fd;
-	len = opening_compose(o, port, buf, sizeof buf);
+	len = opening_compose(o, o->port, buf, sizeof buf);
 	if (len < 0)
 		return (int)len;
 	if (send(o->fd, buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len)
@@ -475,7 +529,7 @@ static int opening_start(struct agent_opening *o, uint32_t port)
 	if (r < 0)
 		return r;
 	return sd_event_add_time_relative(o->agent->sv->event, &o->timer, CLOCK_MONOTONIC,
-		AGENT_OPEN_USEC, 0, opening_on_timer, o);
+		AGENT_OK_USEC, 0, opening_on_timer, o);
 }
 
 void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port)
@@ -490,12 +544,16 @@ void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port)
 				"too many sessions are being opened", NULL, "try again"));
 		return;
 	}
-	*o = (struct agent_opening){
-		.agent = a, .call = call, .fd = -EBADF, .raw = port != 0, .next = a->openings
-	};
+	*o = (struct agent_opening){ .agent = a,
+		.call = call,
+		.fd = -EBADF,
+		.port = port ? port : AGENT_PORT,
+		.raw = port != 0,
+		.replaced = a->sv->status.vsockd_replaced,
+		.next = a->openings };
 	a->openings = o;
 	a->n_openings++;
-	r = opening_start(o, port ? port : AGENT_PORT);
+	r = opening_start(o);
 	if (r < 0)
 		opening_fail(o, -ECONNREFUSED, strerror(-r));
 }

@@ -56,6 +56,9 @@ static int child_on_output(sd_event_source *s, int fd, uint32_t revents, void *u
 
 static void child_reaped(struct sv_child *c)
 {
+	c->is_stopped = false;
+	c->has_ended = true;
+	c->grace = sd_event_source_disable_unref(c->grace);
 	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 	c->pidfd = fd_close(c->pidfd);
 }
@@ -78,6 +81,9 @@ static int child_watch(struct sv_child *c)
 	int r;
 
 	r = sd_event_add_io(c->sv->event, &c->exit_source, c->pidfd, EPOLLIN, child_on_exit, c);
+	/* what it said on its channels before it ended comes first: a power-off is no crash */
+	if (r >= 0)
+		r = sd_event_source_set_priority(c->exit_source, SD_EVENT_PRIORITY_NORMAL + 1);
 	if (r >= 0)
 		r = sd_event_add_io(
 			c->sv->event, &c->output_source, c->output_fd, EPOLLIN, child_on_output, c);
@@ -91,9 +97,10 @@ int sv_child_start(struct sv_child *c, struct spawn *spawn)
 	char name[32];
 
 	snprintf(name, sizeof name, "%s.log", c->name);
-	r = sv_logfile_init(&c->log, c->sv->dir_fd, name);
+	r = c->log.fd >= 0 ? 0 : sv_logfile_init(&c->log, c->sv->dir_fd, name);
 	if (r < 0)
 		return r;
+	c->has_ended = false;
 	if (pipe2(pair, O_CLOEXEC) < 0)
 		return -errno;
 	c->output_fd = pair[0];
@@ -121,21 +128,30 @@ const char **sv_child_arguments(const struct vm_step *step, const char *place, c
 	return argv;
 }
 
-void sv_child_confine(struct sv *sv, struct spawn *spawn)
+void sv_child_signal(struct sv_child *c, int signo)
 {
+	if (c->pidfd >= 0)
+		(void)pidfd_signal(c->pidfd, signo);
+}
+
+void sv_child_confine(struct sv_child *c, struct spawn *spawn)
+{
+	struct sv *sv = c->sv;
+
 	spawn->no_new_privs = true;
 	spawn->death_signal = SIGKILL;
 	spawn->cwd_fd = sv->dir_fd;
 	if (geteuid() == 0)
 		spawn->uid = spawn->gid = sv->status.uid;
-	/* for an ordinary user only inside the user namespace that do_namespace() made */
+	/* for an ordinary user only inside the user namespace that the plan's step made */
 	spawn->unshare_flags = CLONE_NEWNET | CLONE_NEWIPC;
 }
 
-void sv_child_signal(struct sv_child *c, int signo)
+bool sv_child_has_ended(const struct sv_child *c)
 {
-	if (c->pidfd >= 0)
-		(void)pidfd_signal(c->pidfd, signo);
+	struct pollfd p = { .fd = c->pidfd, .events = POLLIN };
+
+	return c->has_ended || (c->pidfd >= 0 && poll(&p, 1, 0) > 0);
 }
 
 static void child_wait(struct sv_child *c)
@@ -157,6 +173,13 @@ void sv_child_catch_up(struct sv_child *c)
 		;
 }
 
+void sv_child_again(struct sv_child *c)
+{
+	sv_child_catch_up(c);
+	c->output_source = sd_event_source_disable_unref(c->output_source);
+	c->output_fd = fd_close(c->output_fd);
+}
+
 void sv_child_finish(struct sv_child *c)
 {
 	if (c->pidfd >= 0) {
@@ -164,6 +187,7 @@ void sv_child_finish(struct sv_child *c)
 		child_wait(c);
 	}
 	sv_child_catch_up(c);
+	c->grace = sd_event_source_disable_unref(c->grace);
 	c->exit_source = sd_event_source_disable_unref(c->exit_source);
 	c->output_source = sd_event_source_disable_unref(c->output_source);
 	c->output_fd = fd_close(c->output_fd);

@@ -15,9 +15,6 @@ void sv_child_init(struct sv_child *c, struct sv *sv, const char *name, int on_e
 /* STEP's arguments with PLACE replaced by VALUE. A vector on the heap, its strings borrowed. */
 const char **sv_child_arguments(const struct vm_step *step, const char *place, const char *value);
 
-/* The VM's uid, no privileges, namespaces of its own: what every process of the VM gets. */
-void sv_child_confine(struct sv *sv, struct spawn *spawn);
-
 /*
  * Starts the program; SPAWN's stdout and stderr are set here, and the lock's descriptor is added
  * behind its own. When it ends, sv_happen(on_end) follows.
@@ -25,6 +22,15 @@ void sv_child_confine(struct sv *sv, struct spawn *spawn);
 int sv_child_start(struct sv_child *c, struct spawn *spawn);
 bool sv_child_is_running(const struct sv_child *c);
 void sv_child_signal(struct sv_child *c, int signo);
+
+/* What all of the VM's processes but the namespace's init have in common. */
+void sv_child_confine(struct sv_child *c, struct spawn *spawn);
+
+/* Whether it has ended, be it that nobody has been told yet. False when it was never started. */
+bool sv_child_has_ended(const struct sv_child *c);
+
+/* After its end was told: it can be started again, and its log goes on. */
+void sv_child_again(struct sv_child *c);
 
 /* SIGKILL, then waits for the end at most 2 s, and drains its output. */
 void sv_child_finish(struct sv_child *c);

@@ -17,10 +17,11 @@ enum sv_state {
 };
 
 enum sv_happening {
-	SV_VMM_UP,    /* the control channel answers */
-	SV_VMM_FAULT, /* the control channel is silent, broken or talks nonsense */
-	SV_VMM_GONE,  /* the process ended */
-	SV_VSOCKD_GONE,
+	SV_VMM_UP,         /* the control channel answers */
+	SV_VMM_FAULT,      /* the control channel is silent, broken or talks nonsense */
+	SV_VMM_GONE,       /* the process ended */
+	SV_VSOCKD_GONE,    /* the process ended; another can take its place */
+	SV_VSOCKD_LOST,    /* and none can: its session is over, or it died too often */
 	SV_NAMESPACE_GONE, /* the init of the PID namespace ended, and all in it */
 	SV_NETWORK_GONE,   /* passt ended */
 	SV_GUEST_RESET,
@@ -46,10 +47,11 @@ enum sv_action {
 	SV_DO_ASK_AGENT,
 	SV_DO_PRESS_BUTTON,
 	SV_DO_QUIT,
-	SV_DO_KILL,   /* as a rung of the ladder */
-	SV_DO_FAIL,   /* kill because the start failed */
-	SV_DO_CRASH,  /* kill what is left, because a part of it died or went mad */
-	SV_DO_FINISH, /* find the outcome, clean up, tell, leave */
+	SV_DO_REPLACE, /* start a vsockd that goes on where the last one ended */
+	SV_DO_KILL,    /* as a rung of the ladder */
+	SV_DO_FAIL,    /* kill because the start failed */
+	SV_DO_CRASH,   /* kill what is left, because a part of it died or went mad */
+	SV_DO_FINISH,  /* find the outcome, clean up, tell, leave */
 	SV_ACTIONS,
 };
 

@@ -189,7 +189,7 @@ static int net_spawn(struct sv *sv, const struct vm_step *step)
 		return -ENOMEM;
 	spawn.path = argv[0];
 	spawn.argv = argv;
-	sv_child_confine(sv, &spawn);
+	sv_child_confine(&sv->net_child, &spawn);
 	spawn.unshare_flags &= ~CLONE_NEWNET;
 	if (net_needs_low_ports(sv))
 		spawn.uid = spawn.gid = (uid_t)-1;
@@ -224,7 +224,7 @@ void sv_net_restart(struct sv *sv, const char *cause)
 	sv_child_catch_up(&sv->net_child);
 	said = sv_logfile_tail(&sv->net_child.log, 300);
 	log_warning("%s: %s: %s", sv->spec.name, str_or(cause, "passt ended"), str_or(said, ""));
-	sv_child_finish(&sv->net_child);
+	sv_child_again(&sv->net_child);
 	if (sv->net_restarts++ < NET_RESTARTS)
 		r = net_spawn(sv, step);
 	if (r < 0) {

@@ -200,6 +200,10 @@ static int plan_add_vsockd(struct sv *sv, char **ret_reason)
 	r |= strv_push(&args, "4");
 	r |= strv_push(&args, "--table-fd");
 	r |= strv_push(&args, "5");
+	r |= strv_push(&args, "--keeper-fd");
+	r |= strv_push(&args, "6");
+	r |= strv_push(&args, "--state-fd");
+	r |= strv_push(&args, "7");
 	r |= strv_push(&args, "--path");
 	r |= strv_push(&args, "v");
 	r |= vm_plan_add_consume(&sv->plan, VM_STEP_VSOCKD, args);

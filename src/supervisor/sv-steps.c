@@ -32,13 +32,12 @@
 #include "sv-console.h"
 #include "sv-control.h"
 #include "sv-net.h"
+#include "sv-vsockd.h"
 #include "sv.h"
 #include "vm-lease.h"
 #include "vm-name.h"
 #include "vm-volume.h"
 #include "volume.h"
-
-#define VSOCKD_TABLE_BYTES (64 * 1024)
 
 static int do_leases(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
@@ -309,14 +308,6 @@ static int make_console(struct sv *sv)
 	return sv_console_create_consume(sv, ours, &sv->console);
 }
 
-static int make_table(struct sv *sv)
-{
-	sv->table_fd = fd_memfd("uvms-connections");
-	if (sv->table_fd < 0)
-		return sv->table_fd;
-	return ftruncate(sv->table_fd, VSOCKD_TABLE_BYTES) < 0 ? -errno : 0;
-}
-
 static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
 	int r;
@@ -327,15 +318,15 @@ static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reas
 	if (r == 0)
 		r = make_console(sv);
 	if (r == 0)
-		r = make_table(sv);
+		r = sv_vsockd_prepare(sv);
 	if (r == 0)
 		r = make_pair(sv, VMM_FD_CONTROL, &sv->vmm_control_fd);
 	if (r == 0)
-		r = make_pair(sv, VMM_FD_VSOCK, &sv->vsock_device_fd);
+		r = make_pair(sv, VMM_FD_VSOCK, &sv->vsockd.device_fd);
 	if (r < 0)
 		return r;
-	sv->vsock_listen_fd = sockun_listen_at(sv->dir_fd, "v", 0600, 128);
-	return sv->vsock_listen_fd < 0 ? sv->vsock_listen_fd : 0;
+	sv->vsockd.listen_fd = sockun_listen_at(sv->dir_fd, "v", 0600, 128);
+	return sv->vsockd.listen_fd < 0 ? sv->vsockd.listen_fd : 0;
 }
 
 /* The control server lives on: it has the last words (sv-actions). */
@@ -343,10 +334,8 @@ static void undo_sockets(struct sv *sv)
 {
 	sv_agent_destroy(TAKE_PTR(sv->agent));
 	sv_console_destroy(TAKE_PTR(sv->console));
-	sv->vsock_listen_fd = fd_close(sv->vsock_listen_fd);
-	sv->vsock_device_fd = fd_close(sv->vsock_device_fd);
+	sv_vsockd_release(sv);
 	sv->vmm_control_fd = fd_close(sv->vmm_control_fd);
-	sv->table_fd = fd_close(sv->table_fd);
 	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
 	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
 		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
@@ -428,32 +417,12 @@ static void undo_namespace(struct sv *sv)
 
 static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	char cid[16];
-	int r;
-
-	snprintf(cid, sizeof cid, "%u", sv->status.cid);
-	CLEANUP_FREE const char **argv = sv_child_arguments(step, "{cid}", cid);
-	int fds[SPAWN_FDS_MAX] = { sv->vsock_device_fd, sv->vsock_listen_fd, sv->table_fd };
-	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
-	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .n_fds = 3, .limits = limits,
-		.n_limits = ARRAY_SIZE(limits) };
-
-	if (!argv)
-		return -ENOMEM;
-	spawn.path = argv[0];
-	spawn.argv = argv;
-	sv_child_confine(sv, &spawn);
-	r = sv_child_start(&sv->vsockd_child, &spawn);
-	if (r < 0)
-		return r;
-	sv->vsock_listen_fd = fd_close(sv->vsock_listen_fd);
-	sv->vsock_device_fd = fd_close(sv->vsock_device_fd);
-	return 0;
+	return sv_vsockd_start(sv);
 }
 
 static void undo_vsockd(struct sv *sv)
 {
-	sv_child_finish(&sv->vsockd_child);
+	sv_vsockd_finish(sv);
 }
 
 static int do_network(struct sv *sv, const struct vm_step *step, char **ret_reason)
@@ -509,22 +478,20 @@ static void note_isolation(struct sv *sv)
 
 static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	CLEANUP_FREE const char **argv = sv_child_arguments(step, NULL, NULL);
+	const char *const *argv = (const char *const *)step->args;
 	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
 	int fds[SPAWN_FDS_MAX];
 	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .limits = limits,
 		.n_limits = ARRAY_SIZE(limits) };
 	int r;
 
-	if (!argv)
-		return -ENOMEM;
 	spawn.n_fds =
 		VMM_FD_DISK - 3 + strv_length(sv->image.layers) + strv_length(sv->spec.volumes);
 	for (size_t i = 0; i < spawn.n_fds; i++)
 		fds[i] = sv->vmm_fds[3 + i];
 	spawn.path = argv[0];
 	spawn.argv = argv;
-	sv_child_confine(sv, &spawn);
+	sv_child_confine(&sv->vmm_child, &spawn);
 	spawn.extra_gid = kvm_group(sv);
 	r = sv_child_start(&sv->vmm_child, &spawn);
 	if (r < 0) {

@@ -20,6 +20,8 @@
 
 #include "accel.h"
 #include "agent-wire.h"
+#include "keeper-wire.h"
+#include "ratelimit.h"
 #include "runtime-dir.h"
 #include "store.h"
 #include "sv-fsm.h"
@@ -53,6 +55,25 @@ struct sv_child {
 	int output_fd;                                /* owned: its stdout and stderr */
 	sd_event_source *exit_source, *output_source; /* owned */
 	struct sv_logfile log;
+	bool has_ended;         /* and was reaped */
+	bool is_stopped;        /* by a signal: sv-watch */
+	struct ratelimit stops; /* how often */
+	sd_event_source *grace; /* owned: until SIGCONT */
+};
+
+/* uvms-vsockd and what its successor needs: sv-vsockd. */
+struct sv_vsockd {
+	struct sv_child child;
+	int device_fd;                               /* owned: its end of vhost-user */
+	int listen_fd;                               /* owned: v */
+	int table_fd, state_fd;                      /* owned: written by it, never read here */
+	int keeper_fd;                               /* owned: our end of the channel */
+	int slots[KEEPER_SLOTS];                     /* owned: what came by its session */
+	sd_event_source *keeper_source, *ping_timer; /* owned */
+	uint32_t cookie;                             /* of the last PING */
+	bool pinging, served;
+	uint64_t started_usec; /* CLOCK_MONOTONIC */
+	struct ratelimit messages, early, deaths;
 };
 
 struct sv {
@@ -74,14 +95,12 @@ struct sv {
 
 	int vmm_fds[SV_FDS_MAX]; /* owned until the VMM runs; index is enum vmm_fd */
 	int vmm_control_fd;      /* owned: our end of QMP */
-	int vsock_listen_fd;     /* owned until vsockd runs */
-	int vsock_device_fd;     /* owned until vsockd runs: its end of vhost-user */
-	int table_fd;            /* owned: the live connections of vsockd, for its successor */
 	int net_fd;              /* owned: passt's end of the guest's link, for the next passt */
 	int life_fd;             /* owned: the namespace's init ends when it closes */
 
-	struct sv_child vmm_child, vsockd_child, namespace_child, net_child;
+	struct sv_child vmm_child, namespace_child, net_child;
 	unsigned net_restarts;
+	struct sv_vsockd vsockd;
 	struct vmm *vmm;                /* owned */
 	struct sv_agent *agent;         /* owned */
 	struct sv_console *console;     /* owned */

@@ -58,7 +58,7 @@ static void silence_ends(void **state)
 /* A part that dies costs the VM at once, before the VMM is asked anything. */
 static void a_dead_part_is_no_rung(void **state)
 {
-	static const enum sv_happening deaths[] = { SV_VSOCKD_GONE, SV_NAMESPACE_GONE,
+	static const enum sv_happening deaths[] = { SV_VSOCKD_LOST, SV_NAMESPACE_GONE,
 		SV_VMM_FAULT };
 
 	for (int s = 0; s < SV_ENDED; s++) {
@@ -68,6 +68,18 @@ static void a_dead_part_is_no_rung(void **state)
 	}
 }
 
+/* A vsockd that dies is replaced in whatever state the VMM may be asked something. */
+static void a_dead_device_is_replaced(void **state)
+{
+	for (int s = 0; s < SV_STOP_QUIT; s++) {
+		struct sv_transition t = sv_fsm_next((enum sv_state)s, SV_VSOCKD_GONE);
+
+		assert_int_equal(t.action, SV_DO_REPLACE);
+		assert_int_equal(t.next, s);
+	}
+	assert_int_equal(sv_fsm_next(SV_STOP_QUIT, SV_VSOCKD_GONE).next, SV_STOP_KILL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -75,6 +87,7 @@ int main(void)
 		cmocka_unit_test(only_the_end_finishes),
 		cmocka_unit_test(silence_ends),
 		cmocka_unit_test(a_dead_part_is_no_rung),
+		cmocka_unit_test(a_dead_device_is_replaced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,12 +26,15 @@ struct vm_status {
 	char *exit_source;     /* cmd, signal: the end of the VM's own command */
 	char *network;         /* "user ADDRESS", or that it is lost; NULL: none */
 	char *isolation;       /* what was reached, words separated by spaces */
+	char *stopped;         /* vmm, vsockd, namespace: stopped by a signal right now */
 	uint64_t started_usec; /* CLOCK_REALTIME */
 	uint64_t ready_usec;
 	uint64_t stopped_usec;
 	uint64_t console_dropped_bytes;
 	uint32_t supervisor_pid;
 	uint32_t vmm_pid;
+	uint32_t vsockd_pid;
+	uint32_t vsockd_replaced; /* how often */
 	uint32_t cid;
 	uint32_t uid;
 	uint32_t exit_code;

@@ -1,0 +1,58 @@
+/*
+ * uvms-vsockd, and what outlives it.
+ *
+ * Theory of operation. QEMU's device cannot reconnect, so a new vsockd has to go on with the session of
+ * the old one. We keep what it needs: the vhost-user socket and the listening socket (both are ours as much
+ * as its own), two memfds that it writes and we never read (connections, state of the session), and in numbered
+ * slots the descriptors that came by the session, as vsockd hands them over on the keeper's channel
+ * (keeper-wire.h). When it dies, what still lies in that channel is taken, and the next one is started with
+ * all of it. Plain numbers and descriptors, so that a supervisor can hand them to another.
+ *
+ * Trust: vsockd may have fallen to its guest. What comes by the channel is bounded in kind, number (slots) and
+ * rate; anything else ends that vsockd. Guest memory is kept as a descriptor and never mapped here.
+ *
+ * A vsockd that is silent without being stopped is found when it is used: sv_vsockd_ping() asks it, and
+ * no answer within SV_VSOCKD_PONG_USEC is its end, and the start of the next.
+ *
+ * Limits: SV_VSOCKD_DEATHS of them within SV_VSOCKD_WINDOW_USEC, and SV_VSOCKD_EARLY that never
+ * opened a connection: one more is the end of the VM, so that there is no endless loop.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define SV_VSOCKD_PONG_USEC   (UINT64_C(500) * 1000)
+#define SV_VSOCKD_WINDOW_USEC (UINT64_C(10) * 1000000)
+#define SV_VSOCKD_EARLY       5
+#define SV_VSOCKD_DEATHS      100
+#define SV_VSOCKD_MESSAGES    4096 /* from one vsockd within the window */
+
+/* Exit status: the session cannot be taken over (uvms-vsockd(8)). */
+#define SV_VSOCKD_EXIT_LOST 3
+
+struct sv;
+
+/* Idle values, so that every other function may be called. */
+void sv_vsockd_init(struct sv *sv);
+
+/* The memfds; the sockets are the caller's to make. 0 or -errno. */
+int sv_vsockd_prepare(struct sv *sv);
+
+/* Starts one with all that is kept. 0 or -errno. */
+int sv_vsockd_start(struct sv *sv);
+
+/*
+ * It has ended (CAUSE, may be NULL): starts the next. 0; 1 when that is of no use, as the VMM or the namespace has
+ * ended too; -errno when it cannot be, and the end is blamed on that.
+ */
+int sv_vsockd_replace(struct sv *sv, const char *cause);
+
+/* Asks it whether it lives; what follows comes by itself. */
+void sv_vsockd_ping(struct sv *sv);
+
+/* Ends it, and lets go of what was kept of its session. */
+void sv_vsockd_finish(struct sv *sv);
+
+/* Lets go of sockets and memfds, too. */
+void sv_vsockd_release(struct sv *sv);

@@ -1,0 +1,132 @@
+#include "sv-watch.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-event.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "log.h"
+#include "pidfd.h"
+#include "str.h"
+#include "sv-children.h"
+#include "sv.h"
+
+/* As a person knows it. */
+static const char *watch_name(const struct sv_child *c)
+{
+	struct sv *sv = c->sv;
+
+	if (c == &sv->vsockd.child)
+		return "uvms-vsockd";
+	if (c == &sv->namespace_child)
+		return "the namespace's init";
+	return str_eq(sv->spec.backend, "null") ? "the VMM" : "QEMU";
+}
+
+static void watch_note(struct sv *sv)
+{
+	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child };
+	const char *who = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		if (all[i]->is_stopped)
+			who = all[i]->name;
+	}
+	(void)str_set(&sv->status.stopped, who);
+	sv_status_save(sv);
+}
+
+static void watch_give_up(struct sv_child *c, int signo)
+{
+	struct sv *sv = c->sv;
+	char cause[128];
+
+	snprintf(cause, sizeof cause, "%s was stopped (SIG%s) again and again", watch_name(c),
+		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
+	log_warning("%s: %s: it is given up", sv->spec.name, cause);
+	if (c == &sv->vsockd.child)
+		sv_child_signal(c, SIGKILL);
+	else
+		sv_happen(sv, c == &sv->vmm_child ? SV_VMM_FAULT : SV_NAMESPACE_GONE, cause);
+}
+
+/* Whether the ladder deals with it. */
+static bool watch_is_leaving(const struct sv_child *c)
+{
+	return c == &c->sv->vmm_child && c->sv->state >= SV_STOP_AGENT;
+}
+
+static int watch_on_grace(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct sv_child *c = userdata;
+
+	if (!c->is_stopped || watch_is_leaving(c))
+		return 0;
+	log_info("%s: %s goes on (SIGCONT)", c->sv->spec.name, watch_name(c));
+	sv_child_signal(c, SIGCONT);
+	return 0;
+}
+
+static int watch_set_grace(struct sv_child *c)
+{
+	int r = 0;
+
+	if (!c->grace)
+		r = sd_event_add_time(
+			c->sv->event, &c->grace, CLOCK_MONOTONIC, 0, 0, watch_on_grace, c);
+	if (r >= 0)
+		r = sd_event_source_set_time_relative(c->grace, SV_WATCH_GRACE_USEC);
+	return r < 0 ? r : sd_event_source_set_enabled(c->grace, SD_EVENT_ONESHOT);
+}
+
+static void watch_stopped(struct sv_child *c, int signo)
+{
+	uint64_t now;
+	uint32_t suppressed;
+
+	sd_event_now(c->sv->event, CLOCK_MONOTONIC, &now);
+	c->is_stopped = true;
+	log_warning("%s: %s was stopped (SIG%s)", c->sv->spec.name, watch_name(c),
+		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
+	watch_note(c->sv);
+	if (watch_is_leaving(c))
+		return;
+	c->stops.interval_usec = SV_WATCH_WINDOW_USEC;
+	c->stops.burst = SV_WATCH_STOPS - 1;
+	if (!ratelimit_pass(&c->stops, now, &suppressed))
+		watch_give_up(c, signo);
+	else if (watch_set_grace(c) < 0)
+		sv_child_signal(c, SIGCONT);
+}
+
+static void watch_look(struct sv_child *c)
+{
+	siginfo_t si;
+
+	while (c->pidfd >= 0 && pidfd_pause(c->pidfd, &si) > 0) {
+		if (si.si_code == CLD_STOPPED) {
+			watch_stopped(c, si.si_status);
+		} else if (si.si_code == CLD_CONTINUED && c->is_stopped) {
+			c->is_stopped = false;
+			watch_note(c->sv);
+		}
+	}
+}
+
+static int watch_on_sigchld(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	watch_look(&sv->vmm_child);
+	watch_look(&sv->vsockd.child);
+	watch_look(&sv->namespace_child);
+	return 0;
+}
+
+int sv_watch_begin(struct sv *sv)
+{
+	return sd_event_add_signal(sv->event, NULL, SIGCHLD, watch_on_sigchld, sv);
+}
