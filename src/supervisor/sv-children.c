@@ -57,6 +57,8 @@ static int child_on_output(sd_event_source *s, int fd, uint32_t revents, void *u
 static void child_reaped(struct sv_child *c)
 {
 	c->is_stopped = false;
+	if (str_eq(c->sv->status.stopped, c->name))
+		(void)str_set(&c->sv->status.stopped, NULL);
 	c->has_ended = true;
 	c->grace = sd_event_source_disable_unref(c->grace);
 	c->exit_source = sd_event_source_disable_unref(c->exit_source);
