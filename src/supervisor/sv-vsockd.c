@@ -223,7 +223,7 @@ void sv_vsockd_ping(struct sv *sv)
 	if (v->pinging || v->keeper_fd < 0 || !sv_child_is_running(&v->child))
 		return;
 	if (!v->ping_timer) {
-		if (sd_event_add_time(sv->event, &v->ping_timer, CLOCK_MONOTONIC, 0, 0,
+		if (sd_event_add_time(sv->event, &v->ping_timer, CLOCK_MONOTONIC, 0, 10000,
 			    on_ping_timer, sv) < 0)
 			return;
 		sd_event_source_set_enabled(v->ping_timer, SD_EVENT_OFF);

@@ -76,7 +76,7 @@ static int watch_set_grace(struct sv_child *c)
 
 	if (!c->grace)
 		r = sd_event_add_time(
-			c->sv->event, &c->grace, CLOCK_MONOTONIC, 0, 0, watch_on_grace, c);
+			c->sv->event, &c->grace, CLOCK_MONOTONIC, 0, 10000, watch_on_grace, c);
 	if (r >= 0)
 		r = sd_event_source_set_time_relative(c->grace, SV_WATCH_GRACE_USEC);
 	return r < 0 ? r : sd_event_source_set_enabled(c->grace, SD_EVENT_ONESHOT);

@@ -245,7 +245,94 @@ def notify(c):
         os.unlink(path)
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify)}
+def until(what, value, seconds, message):
+    end = time.monotonic() + seconds
+    while what() != value:
+        if time.monotonic() > end:
+            raise vmtest.Failure(f"{message}: {what()!r}, want {value!r}")
+        time.sleep(0.01)
+
+
+def takeover(c):
+    """uvms-vsockd is replaced, but not without end; what it cannot go on with is said."""
+    def fds(s):
+        return len(os.listdir(f"/proc/{s['supervisor_pid']}/fd"))
+
+    def kill(vm):
+        s = c.host.status(vm)
+        os.kill(s["vsockd_pid"], signal.SIGKILL)
+        until(lambda: c.host.status(vm)["vsockd_replaced"], s["vsockd_replaced"] + 1, 2, "replaced")
+
+    vm = c.start()
+    before = fds(c.host.status(vm))
+    for _ in range(5):
+        kill(vm)
+    equal(fds(c.host.status(vm)), before, "descriptors")
+    os.kill(c.host.status(vm)["vsockd_pid"], signal.SIGKILL)	# it has served nobody: one too many
+    true("again and again" in c.ended(vm, "crashed", 1)["cause"], "cause")
+    vm = c.start("refuse")	# also on the way to the end
+    p = c.host.popen("stop", "--timeout=3s", vm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: c.host.status(vm)["state"], "stopping (power button)", 3, "state")
+    kill(vm)
+    p.wait()
+    c.ended(vm, "forced")
+
+
+def sigstop(c):
+    """Who is stopped goes on after a second; the namespace's init, stopped for good, is the end."""
+    def init_of(vm):
+        for line in c.host.processes():
+            if "--namespace-init" in line or "uvms-init" in line:
+                return int(line.split()[0])
+        raise vmtest.Failure("no init")
+
+    vm = c.start()
+    init = init_of(vm)
+    for pid, who in ((c.host.status(vm)["vmm_pid"], "vmm"), (init, "namespace")):
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: c.host.status(vm).get("stopped"), who, 1, "stopped")
+        until(lambda: c.host.status(vm).get("stopped"), None, 2, "goes on")
+    os.kill(init, signal.SIGSTOP)
+    until(lambda: c.host.status(vm).get("stopped"), "namespace", 1, "stopped")
+    until(lambda: c.host.status(vm).get("stopped"), None, 2, "goes on")
+    os.kill(init, signal.SIGSTOP)
+    true("stopped (SIGSTOP) again and again" in c.ended(vm, "crashed", 1)["cause"], "cause")
+
+
+HOSTILE = """#!/usr/bin/python3
+import array, os, socket, time
+keeper = socket.socket(fileno=6)
+def fds(n): return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * n))] if n else []
+def keep(op, slot, n=0, cookie=0): keeper.sendmsg([bytes([op, slot, 0, 0]) + cookie.to_bytes(4, "little")], fds(n))
+%s
+time.sleep(1000)
+"""
+
+
+def hostile_keeper(c):
+    """What breaks the rules of the keeper's channel ends that vsockd, never the supervisor."""
+    bad = ["keep(99, 0)", "keep(1, 48, 1)", "keep(1, 0, 0)", "keep(1, 0, 2)", "keep(2, 0, 1)", "keep(7, 0, 0, 5)",
+           "keeper.send(b'x')", "keeper.send(bytes(100000))", "keep(3, 0)", "keep(6, 0, 0, 1)",
+           "while True: keep(1, 7, 1)", "keeper.close()\nos.close(6)\nos.abort()"]
+    bin = pathlib.Path(c.host.env["UVMS_VMM_NULL"]).parent.parent / "bin"
+    bin.mkdir()
+    for program in ("uvms", "uvms-supervisor", "uvms-guest"):
+        shutil.copy(vmtest.BUILD / program, bin)
+    before = vmtest.UVMS
+    vmtest.UVMS = str(bin / "uvms")
+    try:
+        for what in bad:
+            (bin / "uvms-vsockd").write_text(HOSTILE % what)
+            (bin / "uvms-vsockd").chmod(0o755)
+            vm = c.start(check=None)
+            c.ended(vm, "crashed")
+            true("again and again" in c.host.status(vm)["cause"], f"{what}: {c.host.status(vm)['cause']}")
+    finally:
+        vmtest.UVMS = before
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
+                                                      takeover, sigstop, hostile_keeper)}
 
 
 def run(name, function):
