@@ -282,6 +282,47 @@ static void request_left_is_obeyed(void **state)
 	teardown();
 }
 
+/* Killed at each stage of an answer: there is one reply, never none, never two. */
+static void one_answer(void **state)
+{
+	enum { NOT_TAKEN, TAKEN, SENT, STAGES };
+
+	for (int stage = 0; stage < STAGES; stage++) {
+		struct vu_keep_page_answer {
+			struct mmsghdr take, send;
+			uint32_t len;
+		} * a;
+		uint64_t reply[3];
+		uint32_t len = 20;
+
+		setup();
+		a = (void *)(page + VU_STATE_COPY_AT(2));
+		say(VU_GET_QUEUE_NUM, NULL, 0, -EBADF);
+		turn();
+		life_end();
+		memcpy(page + 4, &(uint32_t){ VU_STATE_ANSWERING }, 4);
+		assert_int_equal(a->take.msg_len, 12);
+		assert_int_equal(a->send.msg_len, 20);
+		assert_int_equal(a->len, len);
+		if (stage != SENT) {
+			a->send.msg_len = 0;
+			assert_int_equal(recv(far_end, reply, sizeof reply, 0), 20);
+		}
+		if (stage == NOT_TAKEN) {
+			a->take.msg_len = 0;
+			say(VU_GET_QUEUE_NUM, NULL, 0, -EBADF);
+		}
+		assert_int_equal(life_begin(), 1);
+		if (stage == NOT_TAKEN)
+			turn();
+		assert_int_equal(recv(far_end, reply, sizeof reply, MSG_DONTWAIT), 20);
+		assert_int_equal(recv(far_end, reply, sizeof reply, MSG_DONTWAIT), -1);
+		assert_int_equal(page[4], VU_STATE_IDLE);
+		life_end();
+		teardown();
+	}
+}
+
 /* Half a message was read: nobody can put it together again. */
 static void pieces_are_lost(void **state)
 {
@@ -367,6 +408,7 @@ int main(void)
 		cmocka_unit_test(goes_on_where_it_stood),
 		cmocka_unit_test(slots_do_not_pile_up),
 		cmocka_unit_test(request_left_is_obeyed),
+		cmocka_unit_test(one_answer),
 		cmocka_unit_test(pieces_are_lost),
 		cmocka_unit_test(what_is_missing_is_said),
 		cmocka_unit_test(hostile_page),

@@ -92,6 +92,7 @@ static void heads(void **state)
 		{ { VU_STATE_MAGIC, 1, 1, 0 }, 0 },
 		{ { VU_STATE_MAGIC + 1, 0, 0, 0 }, -EBADMSG },
 		{ { VU_STATE_MAGIC, 0, 2, 0 }, -EBADMSG },
+		{ { VU_STATE_MAGIC, 3, 0, 0 }, -EBADMSG },
 	};
 	struct vu_state_head h;
 

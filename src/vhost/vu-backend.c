@@ -514,18 +514,20 @@ static int vu_take(struct vu_backend *b, size_t n_fds)
 /* The message was obeyed: now it goes out of the socket, if it still lies there, and is answered. */
 static int vu_finish_message(struct vu_backend *b, bool peeked, size_t n_fds)
 {
+	size_t len = VU_WIRE_HEADER_BYTES + b->header.size, out_bytes = b->out_bytes;
 	int r = 0;
 
 	vu_save(b);
-	if (peeked) {
-		if (b->out_bytes > 0)
-			vu_keep_busy(b->keep, true);
-		r = vu_take(b, n_fds);
+	if (peeked && out_bytes > 0 && b->keep) {
+		b->out_bytes = 0;
+		return vu_keep_answer(b->keep, b->fd, len, n_fds > 0, b->out, out_bytes);
 	}
-	if (r == 0 && b->out_bytes > 0)
+	if (peeked)
+		r = vu_take(b, n_fds);
+	if (r == 0 && out_bytes > 0)
 		r = vu_send_reply(b);
-	if (r == 0)
-		vu_keep_busy(b->keep, false);
+	if (r == 0 && !peeked)
+		vu_keep_pieces(b->keep, false);
 	return r;
 }
 
@@ -631,10 +633,10 @@ static int vu_receive_pieces(struct vu_backend *b)
 {
 	int r;
 
-	vu_keep_busy(b->keep, true);
+	vu_keep_pieces(b->keep, true);
 	r = vu_receive(b);
 	if (r == 0 && b->have == 0)
-		vu_keep_busy(b->keep, false);
+		vu_keep_pieces(b->keep, false);
 	return r;
 }
 

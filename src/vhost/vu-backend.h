@@ -15,11 +15,11 @@
  *
  * Nothing here blocks: a front-end that does not take replies loses the session.
  *
- * A successor can take a session over (vu-resume.h) at any point but one. A message that lies
- * whole in the socket is looked at there (MSG_PEEK), obeyed, and the new state committed (vu-keep.h); only
- * then it is taken out. To obey a message twice is the same as once, so a death before that costs nothing: the
- * successor finds it again. From the taking out to the end of sending its reply, and while a message that
- * came in pieces is being put together, the page says busy, and a death cannot be made good.
+ * A successor can take a session over (vu-resume.h). A message that lies whole in the socket is looked at
+ * there (MSG_PEEK), obeyed, and the new state committed (vu-keep.h); only then it is taken out and answered. To
+ * obey a message twice is the same as once, so a death before that costs nothing: the successor finds it
+ * again. Taking and answering leave exact notes. Only while a message that came in pieces is being put
+ * together, which no front-end does that writes a message by one call, a death cannot be made good.
  */
 #pragma once
 

@@ -119,7 +119,7 @@ int vu_keep_load(const struct vu_keep *k, struct vu_state *ret)
 	r = vu_state_wire_get_head(k->page, VU_STATE_HEAD_BYTES, &head);
 	if (r < 0)
 		return r;
-	if (head.busy)
+	if (head.busy == VU_STATE_PIECES)
 		return -ESTALE;
 	if (!head.magic)
 		return 0;
@@ -204,10 +204,81 @@ void vu_keep_commit(struct vu_keep *k, const struct vu_state *s)
 	k->dropped = 0;
 }
 
-void vu_keep_busy(struct vu_keep *k, bool busy)
+void vu_keep_pieces(struct vu_keep *k, bool pieces)
 {
 	if (k)
-		keep_store(k, VU_KEEP_BUSY_AT, busy);
+		keep_store(k, VU_KEEP_BUSY_AT, pieces ? VU_STATE_PIECES : VU_STATE_IDLE);
+}
+
+/* Behind the copies. The kernel writes msg_len; the pointers are only ever those of who wrote them. */
+struct vu_keep_answer {
+	struct mmsghdr take, send;
+	uint32_t len;
+	uint8_t bytes[VU_WIRE_HEADER_BYTES + VU_WIRE_PAYLOAD_MAX];
+};
+static_assert(VU_STATE_COPY_AT(2) + sizeof(struct vu_keep_answer) <= VU_STATE_PAGE_BYTES,
+	"the page holds it");
+
+static struct vu_keep_answer *keep_answer(struct vu_keep *k)
+{
+	return (struct vu_keep_answer *)(void *)(k->page + VU_STATE_COPY_AT(2));
+}
+
+/* The reply that is in the page. */
+static int keep_send_answer(struct vu_keep *k, int sock, size_t len)
+{
+	struct vu_keep_answer *a = keep_answer(k);
+	struct iovec out = { a->bytes, len };
+	int n;
+
+	a->send = (struct mmsghdr){ .msg_hdr = { .msg_iov = &out, .msg_iovlen = 1 } };
+	n = sendmmsg(sock, &a->send, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+	if (n < 0)
+		return -errno;
+	if (n != 1 || a->send.msg_len != len)
+		return -EAGAIN;
+	keep_store(k, VU_KEEP_BUSY_AT, VU_STATE_IDLE);
+	return 0;
+}
+
+int vu_keep_answer(
+	struct vu_keep *k, int sock, size_t len, bool has_fds, const void *reply, size_t reply_len)
+{
+	struct vu_keep_answer *a = keep_answer(k);
+	uint8_t drop[VU_WIRE_HEADER_BYTES + VU_WIRE_PAYLOAD_MAX];
+	struct iovec in = { drop, len };
+	int n;
+
+	assert(len <= sizeof drop && reply_len <= sizeof a->bytes);
+	memcpy(a->bytes, reply, reply_len);
+	a->len = (uint32_t)reply_len;
+	a->take = (struct mmsghdr){ .msg_hdr = { .msg_iov = &in, .msg_iovlen = 1 } };
+	a->send = (struct mmsghdr){ 0 };
+	keep_store(k, VU_KEEP_BUSY_AT, VU_STATE_ANSWERING);
+	/* no room for descriptors: they are closed, and the flags say that there were some */
+	n = recvmmsg(sock, &a->take, 1, MSG_DONTWAIT, NULL);
+	if (n < 0)
+		return -errno;
+	if (n != 1 || a->take.msg_len != len ||
+		!(a->take.msg_hdr.msg_flags & MSG_CTRUNC) != !has_fds)
+		return -EPROTO;
+	return keep_send_answer(k, sock, reply_len);
+}
+
+int vu_keep_finish_answer(struct vu_keep *k, int sock)
+{
+	struct vu_keep_answer *a = keep_answer(k);
+	uint32_t len = a->len, taken = a->take.msg_len, sent = a->send.msg_len;
+
+	if (*keep_word(k, VU_KEEP_BUSY_AT) != VU_STATE_ANSWERING)
+		return 0;
+	if (len == 0 || len > sizeof a->bytes || (sent && (sent != len || !taken)))
+		return -EBADMSG;
+	if (taken && !sent)
+		return keep_send_answer(k, sock, len);
+	/* it lies in the socket still, or all was done */
+	keep_store(k, VU_KEEP_BUSY_AT, VU_STATE_IDLE);
+	return 0;
 }
 
 int vu_keep_tell(struct vu_keep *k, enum keeper_op op)

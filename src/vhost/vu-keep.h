@@ -5,6 +5,11 @@
  * slots that no state names any more are dropped. A death at any point leaves a state all of whose
  * slots are filled, and perhaps some that nobody names: a successor drops those.
  *
+ * An answer is a request that is taken and a reply that is sent, and a death may come anywhere in between. Both
+ * are done by calls (recvmmsg, sendmmsg) that store into the page what they did, before they come back from the
+ * kernel: a signal that kills can come before or after such a call, but not between its deed and its note. So a
+ * successor knows exactly what is left to do.
+ *
  * Nothing here blocks a running device. When the keeper does not take a descriptor the session goes on; only
  * it can no longer be taken over, and a successor finds that in the state. All functions but open and
  * receive take NULL for K: nobody keeps anything.
@@ -50,8 +55,18 @@ uint8_t vu_keep_fd(struct vu_keep *k, int fd);
 void vu_keep_drop(struct vu_keep *k, uint8_t slot);
 void vu_keep_commit(struct vu_keep *k, const struct vu_state *s);
 
-/* From here on, or no longer, a death cannot be made good. */
-void vu_keep_busy(struct vu_keep *k, bool busy);
+/* From here on, or no longer, a death cannot be made good: a message is being put together. */
+void vu_keep_pieces(struct vu_keep *k, bool pieces);
+
+/*
+ * Takes the LEN bytes that were peeked out of SOCK and sends REPLY. HAS_FDS: descriptors were beside them. 0;
+ * -EPROTO: it was not as peeked; -errno. K is not NULL.
+ */
+int vu_keep_answer(
+	struct vu_keep *k, int sock, size_t len, bool has_fds, const void *reply, size_t reply_len);
+
+/* Does what a former process has left of that. 0, or -errno: SOCK takes no reply, or the page is of no use. */
+int vu_keep_finish_answer(struct vu_keep *k, int sock);
 
 /* KEEPER_UP or KEEPER_SERVED; 0 or -errno. */
 int vu_keep_tell(struct vu_keep *k, enum keeper_op op);

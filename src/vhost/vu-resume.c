@@ -116,6 +116,9 @@ int vu_resume(struct vu_backend *b, struct vu_keep *keep)
 	if ((s.features & ~(b->device->features | VU_TRANSPORT_FEATURES)) ||
 		(s.protocol_features & ~VU_PROTOCOL_FEATURES))
 		return -EBADMSG;
+	r = vu_keep_finish_answer(keep, b->fd);
+	if (r < 0)
+		return r;
 	b->features = s.features;
 	b->protocol_features = s.protocol_features;
 	r = vu_resume_memory(b, &s);

@@ -13,7 +13,7 @@
  * After open, before the loop runs: has the session kept by KEEP (borrowed), and goes on with the one
  * that a former process left, if there is one. Its rings go on where the used index in guest memory
  * stands; every queue that runs is kicked, since a kick may have been lost, and the guest is interrupted. 1:
- * taken over; 0: a new session; -ESTALE: the former process died between a request and its reply;
+ * taken over; 0: a new session; -ESTALE: the former process died in the middle of a message;
  * -ENODATA: a descriptor is missing; -errno: what was left is not to be used.
  */
 int vu_resume(struct vu_backend *b, struct vu_keep *keep);

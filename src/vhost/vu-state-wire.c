@@ -163,7 +163,7 @@ int vu_state_wire_get_head(const uint8_t *bytes, size_t len, struct vu_state_hea
 	if (len != VU_STATE_HEAD_BYTES)
 		return -EBADMSG;
 	h = (struct vu_state_head){ get32(bytes), get32(bytes + 4), get32(bytes + 8) };
-	if ((h.magic && h.magic != VU_STATE_MAGIC) || h.active > 1)
+	if ((h.magic && h.magic != VU_STATE_MAGIC) || h.active > 1 || h.busy >= VU_STATE_BUSY_END)
 		return -EBADMSG;
 	*ret = h;
 	return 0;

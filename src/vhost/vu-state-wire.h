@@ -5,9 +5,9 @@
  * a successor takes it for hostile, as it takes everything that a fallen process has left. Pure.
  *
  * Layout, host order (it never leaves the machine): u32 magic, u32 busy, u32 active, u32 0; then two
- * copies of the state, at VU_STATE_COPY_AT each. A writer fills the copy that is not active and then
- * makes it so, so a death in between leaves the former one whole. BUSY: bytes of a request were taken from the
- * socket and its reply is not sent. The magic changes with the layout.
+ * copies of the state, at VU_STATE_COPY_AT each, and behind them the reply that is being sent (vu-keep.c). A
+ * writer fills the copy that is not active and then makes it so, so a death in between leaves the former one
+ * whole. The magic changes with the layout.
  */
 #pragma once
 
@@ -42,8 +42,16 @@ struct vu_state {
 	struct vu_state_queue queues[VU_STATE_QUEUES];
 };
 
+/* What the process was at. */
+enum vu_state_busy {
+	VU_STATE_IDLE = 0,
+	VU_STATE_PIECES = 1,    /* bytes of a message were taken, the rest has not come */
+	VU_STATE_ANSWERING = 2, /* vu_keep_answer() */
+	VU_STATE_BUSY_END,
+};
+
 struct vu_state_head {
-	uint32_t magic, busy, active;
+	uint32_t magic, busy, active; /* busy: enum vu_state_busy */
 };
 
 void vu_state_wire_put(uint8_t out[static VU_STATE_COPY_BYTES], const struct vu_state *s);

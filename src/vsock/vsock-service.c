@@ -118,7 +118,7 @@ static int vsock_service_resume(struct vsock_service *s)
 	r = vsock_dev_resume(&s->dev, &s->keep);
 	if (r < 0) {
 		log_error("the vhost-user session cannot be taken over: %s",
-			r == -ESTALE    ? "the device died between a request and its reply"
+			r == -ESTALE    ? "the device died in the middle of a request of the VMM"
 			: r == -ENODATA ? "a descriptor is missing"
 					: "the state that was left is not to be used");
 		return VSOCK_SERVICE_LOST;

@@ -24,7 +24,7 @@
 #include "spawn.h"
 #include "unit.h"
 
-bool fake_indirect;
+bool fake_indirect, fake_keeps;
 
 uint64_t fake_now_usec(void)
 {
@@ -34,27 +34,96 @@ uint64_t fake_now_usec(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-static void fake_spawn(struct fake *f, int vhost_fd, int listen_fd, int dir_fd)
+/* What lies in the keeper's channel. */
+static void fake_keep(struct fake *f)
 {
-	const char *argv[] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42", "--vhost-fd",
-		"3", "--listen-fd", "4", "--table-fd", "5", "--path", "v",
-		getenv("UVMS_VSOCKD_ARG"), NULL };
-	const int fds[] = { vhost_fd, listen_fd, f->table_fd };
-	struct spawn s = { SPAWN_DEFAULTS, .path = argv[0], .argv = argv, .fds = fds, .n_fds = 3 };
-	int pidfd;
+	for (;;) {
+		uint8_t bytes[KEEPER_WIRE_BYTES];
+		struct pollfd p = { .fd = f->keeper_fd, .events = POLLIN };
+		struct keeper_msg m;
+		int fd = -EBADF;
+		size_t n_fds = 1;
+		ssize_t n;
 
-	s.cwd_fd = dir_fd;
+		if (poll(&p, 1, 0) <= 0)
+			return;
+		n = fdpass_recv(f->keeper_fd, bytes, sizeof bytes, &fd, &n_fds);
+		if (n <= 0)
+			return;
+		assert_int_equal(keeper_wire_get(bytes, (size_t)n, n_fds, &m), 0);
+		if (m.op != KEEPER_KEEP && m.op != KEEPER_DROP)
+			continue;
+		if (f->slots[m.slot] >= 0)
+			close(f->slots[m.slot]);
+		f->slots[m.slot] = fd;
+	}
+}
+
+static void fake_offer_kept(struct fake *f, int *ret_theirs)
+{
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+	int pair[2];
+
+	assert_int_equal(sockun_pair(SOCK_SEQPACKET, pair), 0);
+	f->keeper_fd = pair[0];
+	*ret_theirs = pair[1];
+	for (uint8_t i = 0; i < KEEPER_SLOTS; i++) {
+		if (f->slots[i] < 0)
+			continue;
+		keeper_wire_put(bytes, &(struct keeper_msg){ KEEPER_KEEP, i, 0 });
+		assert_int_equal(fdpass_send(f->keeper_fd, bytes, sizeof bytes, &f->slots[i], 1),
+			sizeof bytes);
+	}
+	keeper_wire_put(bytes, &(struct keeper_msg){ KEEPER_GO, 0, 0 });
+	assert_int_equal(fdpass_send(f->keeper_fd, bytes, sizeof bytes, NULL, 0), sizeof bytes);
+}
+
+static void fake_spawn(struct fake *f)
+{
+	const char *argv[20] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42",
+		"--vhost-fd", "3", "--listen-fd", "4", "--table-fd", "5", "--path", "v" };
+	int fds[] = { f->device_fd, f->listen_fd, f->table_fd, -EBADF, f->state_fd }, pidfd;
+	struct spawn s = { SPAWN_DEFAULTS, .path = argv[0], .argv = argv, .fds = fds,
+		.n_fds = fake_keeps ? 5 : 3 };
+	size_t n = 13;
+
+	if (fake_keeps) {
+		const char *more[] = { "--keeper-fd", "6", "--state-fd", "7" };
+
+		memcpy(argv + n, more, sizeof more);
+		n += 4;
+		fake_offer_kept(f, &fds[3]);
+	}
+	argv[n] = getenv("UVMS_VSOCKD_ARG");
+	s.cwd_fd = open(f->dir, O_DIRECTORY | O_CLOEXEC);
+	assert_true(s.cwd_fd >= 0);
 	s.stderr_fd = STDERR_FILENO;
 	assert_non_null(argv[0]);
 	assert_int_equal(spawn_process(&s, &f->pid, &pidfd), 0);
 	close(pidfd);
+	close(s.cwd_fd);
+	if (fake_keeps)
+		close(fds[3]);
+}
+
+int fake_replace(struct fake *f)
+{
+	int status;
+
+	kill(f->pid, SIGKILL);
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	fake_keep(f);
+	close(f->keeper_fd);
+	fake_spawn(f);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 void fake_start(struct fake *f)
 {
 	int pair[2], dir_fd;
 
-	*f = (struct fake){ 0 };
+	*f = (struct fake){ .state_fd = -EBADF, .keeper_fd = -EBADF };
+	memset(f->slots, 0xff, sizeof f->slots);
 	signal(SIGPIPE, SIG_IGN);
 	strcpy(f->dir, "/tmp/fake-frontend-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
@@ -62,12 +131,16 @@ void fake_start(struct fake *f)
 	assert_true(dir_fd >= 0);
 	f->listen_fd = sockun_listen_at(dir_fd, "v", 0600, 1024);
 	assert_true(f->listen_fd >= 0);
+	close(dir_fd);
 	f->table_fd = memfd_create("table", MFD_CLOEXEC);
+	if (fake_keeps)
+		f->state_fd = memfd_create("state", MFD_CLOEXEC);
 	assert_int_equal(sockun_pair(SOCK_STREAM, pair), 0);
 	f->sock = pair[0];
-	fake_spawn(f, pair[1], f->listen_fd, dir_fd);
-	close(pair[1]);
-	close(dir_fd);
+	f->device_fd = pair[1];
+	fake_spawn(f);
+	if (!fake_keeps)
+		close(f->device_fd);
 
 	f->mem_fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	assert_int_equal(ftruncate(f->mem_fd, FAKE_MEM_BYTES), 0);
@@ -208,6 +281,16 @@ int fake_wait_exit(struct fake *f)
 			fail_msg("vsockd does not end");
 		}
 		usleep(1000);
+	}
+	if (fake_keeps) {
+		fake_keep(f);
+		close(f->keeper_fd);
+		close(f->state_fd);
+		close(f->device_fd);
+		for (size_t i = 0; i < KEEPER_SLOTS; i++) {
+			if (f->slots[i] >= 0)
+				close(f->slots[i]);
+		}
 	}
 	close(f->sock);
 	close(f->mem_fd);

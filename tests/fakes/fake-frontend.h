@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "keeper-wire.h"
 #include "virtq.h"
 #include "vsock-wire.h"
 #include "vu-wire.h"
@@ -40,10 +41,15 @@ struct fake {
 	uint8_t *mem;
 	struct fake_ring rings[FAKE_QUEUES];
 	int fds_at_start; /* of vsockd, after the handshake */
+	/* when fake_keeps: what a supervisor has */
+	int device_fd, state_fd, keeper_fd, slots[KEEPER_SLOTS];
 };
 
 /* Whether packets go in indirect descriptors, both ways. The guest's choice, packet by packet. */
 extern bool fake_indirect;
+
+/* Whether fake_start() plays the keeper, too. */
+extern bool fake_keeps;
 
 void fake_start(struct fake *f);                   /* the process, connected, nothing said */
 void fake_handshake(struct fake *f);               /* as QEMU does, up to running rings */
@@ -55,6 +61,8 @@ void fake_stop(struct fake *f); /* closes the session: vsockd has to end with 0 
 /* Waits for the end of vsockd and cleans up; returns its exit code, or -signal. */
 int fake_wait_exit(struct fake *f);
 bool fake_alive(struct fake *f);
+/* SIGKILL, then a successor with all that was kept; returns what the dead one had ended with, as fake_wait_exit(). */
+int fake_replace(struct fake *f);
 int fake_count_fds(const struct fake *f);
 /* Fails unless vsockd soon has as many descriptors as after the handshake. */
 void fake_assert_no_leak(struct fake *f);

@@ -85,14 +85,14 @@ def kill_in_start(host):
 
 
 def request_window(host):
-    """Death between a request and its reply: nobody can go on, and the VM ends as crashed within 1 s."""
+    """Death in the middle of a request: nobody can go on, and the VM ends as crashed within 1 s."""
     if os.geteuid() != 0:
         raise Skip("only root may write vsockd's page")
     vm, guest = start(host)
     with memfd_of_supervisor(guest.pid_of_supervisor, "uvms-session") as page:
         os.pwrite(page.fileno(), struct.pack("<I", 1), 4)
     os.kill(guest.status()["vsockd_pid"], signal.SIGKILL)
-    crashed(host, vm, "between a request and its reply")
+    crashed(host, vm, "in the middle of a request")
     host.run("start", vm, check=0)
 
 
