@@ -63,6 +63,22 @@ def stop_at_once(host):
         equal(host.status(vm)["outcome"], "clean", "outcome")
 
 
+def kill_in_stop(host):
+    """On the way to the end it is replaced, too, and the end stays a clean one."""
+    for pause in (0.005, 0.01, 0.015, 0.02, 0.03):
+        vm, guest = start(host, f"p{int(pause * 1000)}")
+        pid = guest.status()["vsockd_pid"]
+        p = host.popen("stop", vm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(pause)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass	# it was quicker
+        equal(p.wait(timeout=30), 0, "stop")
+        s = host.status(vm)
+        equal(s["outcome"], "clean", f"outcome, killed after {pause} s ({s['cause']})")
+
+
 def kill_in_start(host):
     """While the VMM makes the session and while the guest boots."""
     for pause in (0.02, 0.1, 0.4, 1.2):
@@ -171,7 +187,7 @@ def silent(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    kills, stop_at_once, kill_in_start, request_window, hostile_pages, sigstop, silent)}
+    kills, stop_at_once, kill_in_stop, kill_in_start, request_window, hostile_pages, sigstop, silent)}
 
 if __name__ == "__main__":
     sys.exit(main(CASES))
