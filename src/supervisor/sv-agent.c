@@ -333,19 +333,16 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec)
 			.deadline_ms = (uint32_t)(deadline_usec / 1000 > UINT32_MAX / 2
 							  ? UINT32_MAX / 2
 							  : deadline_usec / 1000) } };
-	int r;
 
+	if (a->control && home_send(a->control, &m) < 0) {
+		/* its vsockd died a moment ago; not freed, as we may have been called by it */
+		shutdown(a->control->fd, SHUT_RDWR);
+		a->control = NULL;
+	}
 	if (!a->control && !a->ready)
 		return -ENOTCONN;
-	if (!a->control) {
-		/* it calls again in a moment, and is asked then */
-		sd_event_source_set_time_relative(a->ask, AGENT_HOME_USEC);
-		return sd_event_source_set_enabled(a->ask, SD_EVENT_ONESHOT);
-	}
-	r = home_send(a->control, &m);
-	if (r < 0)
-		return r;
-	sd_event_source_set_time_relative(a->ask, AGENT_ASK_USEC);
+	/* without a channel: it calls again in a moment, and is asked then */
+	sd_event_source_set_time_relative(a->ask, a->control ? AGENT_ASK_USEC : AGENT_HOME_USEC);
 	return sd_event_source_set_enabled(a->ask, SD_EVENT_ONESHOT);
 }
 

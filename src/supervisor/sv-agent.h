@@ -21,7 +21,10 @@ struct control_call;
 int sv_agent_create_consume(struct sv *sv, int listen_fd, struct sv_agent **ret);
 bool sv_agent_is_ready(const struct sv_agent *a);
 
-/* 0, or -ENOTCONN: it never called. The refusal of the request comes as SV_AGENT_REFUSED. */
+/*
+ * 0, or -ENOTCONN: it never called. The refusal of the request comes as SV_AGENT_REFUSED. One whose channel is
+ * lost is to be asked again when it has called again (SV_AGENT_READY); not within 2 s is a refusal.
+ */
 int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
 
 /*
