@@ -8,6 +8,7 @@
 #include "fail.h"
 #include "runtime-dir.h"
 #include "verb-list.h"
+#include "vm-event.h"
 #include "vm-lease.h"
 
 static bool arg_force;
@@ -39,6 +40,7 @@ static int rm(const char *name)
 	}
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be removed", name);
+	(void)vm_event_append(cli_dirs(), &(struct vm_event){ .vm = name, .event = "removed" });
 	return 0;
 }
 

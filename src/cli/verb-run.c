@@ -21,6 +21,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "verb-list.h"
+#include "vm-event.h"
 #include "vm-lease.h"
 #include "vm-name.h"
 #include "vm-spec.h"
@@ -336,6 +337,8 @@ static int run(int argc, char **argv)
 		(void)vm_lease_drop(cli_dirs(), spec.name);
 		return r;
 	}
+	(void)vm_event_append(
+		cli_dirs(), &(struct vm_event){ .vm = spec.name, .event = "created" });
 	r = arg_detach    ? run_detached(&spec)
 	    : has_command ? run_attached(&spec)
 			  : run_console(&spec);

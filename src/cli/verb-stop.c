@@ -1,6 +1,9 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 #include "cli.h"
@@ -14,9 +17,18 @@
 #include "vm-status.h"
 
 static uint64_t arg_timeout;
-static bool arg_force, arg_quiet;
+static bool arg_force, arg_quiet, arg_all;
 
 static const struct option_def options[] = {
+	{ "timeout", 0, "TIME", OPTION_DURATION, &arg_timeout,
+		"how long the guest may take before it is pressed harder" },
+	{ "force", 'f', NULL, OPTION_FLAG, &arg_force, "do not ask the guest: kill" },
+	{ "all", 'a', NULL, OPTION_FLAG, &arg_all, "every VM that runs, at the same time" },
+	{ "quiet", 'q', NULL, OPTION_FLAG, &arg_quiet, "do not say how it ended" },
+	{ 0 },
+};
+
+static const struct option_def restart_options[] = {
 	{ "timeout", 0, "TIME", OPTION_DURATION, &arg_timeout,
 		"how long the guest may take before it is pressed harder" },
 	{ "force", 'f', NULL, OPTION_FLAG, &arg_force, "do not ask the guest: kill" },
@@ -24,7 +36,8 @@ static const struct option_def options[] = {
 	{ 0 },
 };
 
-static const struct option_def quiet_options[] = {
+static const struct option_def kill_options[] = {
+	{ "all", 'a', NULL, OPTION_FLAG, &arg_all, "every VM that runs" },
 	{ "quiet", 'q', NULL, OPTION_FLAG, &arg_quiet, "do not say how it ended" },
 	{ 0 },
 };
@@ -80,10 +93,63 @@ int cli_stop(const char *name, uint64_t timeout_usec, bool force, bool quiet)
 	return r;
 }
 
+static int collect_running(const char *name, void *userdata)
+{
+	struct vm_status s = { 0 };
+	int r = 0;
+
+	(void)runtime_dir_sweep(cli_dirs(), name);
+	if (vm_status_look(cli_dirs(), name, &s) == 0 && vm_status_is_alive(&s))
+		r = strv_push(userdata, name);
+	vm_status_finish(&s);
+	return r;
+}
+
+/* Side by side: one that takes its whole time-out must not keep the others. */
+static pid_t stop_in_child(const char *name, bool force)
+{
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		int r = cli_stop(name, arg_timeout, force, arg_quiet);
+
+		fflush(stdout);
+		_exit(r);
+	}
+	return pid;
+}
+
+static int stop_all(bool force)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int worst = 0, status;
+
+	if (cli_each_vm(collect_running, &names) < 0)
+		return fail(UVMS_EXIT_FAILED, NULL, NULL, "the VMs cannot be listed");
+	for (char **n = names; n && *n; n++) {
+		if (stop_in_child(*n, force) < 0)
+			worst = fail(UVMS_EXIT_FAILED, strerror(errno), NULL,
+				"%s cannot be stopped now", *n);
+	}
+	while (wait(&status) > 0) {
+		int r = WIFEXITED(status) ? WEXITSTATUS(status) : UVMS_EXIT_FAILED;
+
+		worst = worst ? worst : r;
+	}
+	return worst;
+}
+
 static int stop_each(int argc, char **argv, bool force)
 {
 	int worst = 0;
 
+	if (arg_all != (argc == 0))
+		return fail(UVMS_EXIT_USAGE, NULL, "NAME..., or --all", "%s",
+			argc ? "--all goes with no name" : "no VM is named");
+	if (arg_all)
+		return stop_all(force);
 	for (int i = 0; i < argc; i++) {
 		int r = cli_stop(argv[i], arg_timeout, force, arg_quiet);
 
@@ -118,23 +184,23 @@ static int run_restart(int argc, char **argv)
 
 const struct verb verb_stop = {
 	.name = "stop",
-	.arguments = "[--timeout=TIME] [--force] NAME...",
+	.arguments = "[--timeout=TIME] [--force] (NAME... | --all)",
 	.summary = "ask VMs to power off, and see that they do",
 	.description = "The agent first, then the ACPI power button, then the VMM, then SIGKILL, "
 		       "each with\n"
 		       "its deadline; the answer says which it was.",
 	.options = options,
-	.min = 1,
+	.min = 0,
 	.max = -1,
 	.run = run_stop,
 };
 
 const struct verb verb_kill = {
 	.name = "kill",
-	.arguments = "[-q] NAME...",
+	.arguments = "[-q] (NAME... | --all)",
 	.summary = "end VMs at once, without asking",
-	.options = quiet_options,
-	.min = 1,
+	.options = kill_options,
+	.min = 0,
 	.max = -1,
 	.run = run_kill,
 };
@@ -143,7 +209,7 @@ const struct verb verb_restart = {
 	.name = "restart",
 	.arguments = "[--timeout=TIME] [--force] NAME...",
 	.summary = "stop VMs and start them again",
-	.options = options,
+	.options = restart_options,
 	.min = 1,
 	.max = -1,
 	.run = run_restart,

@@ -213,7 +213,16 @@ static int store_edit_mark_all(struct store *s, struct json_object *index, struc
 	return 0;
 }
 
-static int store_edit_sweep(struct store *s, struct json_object *index)
+static uint64_t store_edit_bytes(struct store *s, const char *name)
+{
+	struct stat st;
+
+	return fstatat(s->blobs, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? 0
+								     : (uint64_t)st.st_blocks * 512;
+}
+
+static int store_edit_sweep(
+	struct store *s, struct json_object *index, bool dry_run, uint64_t *bytes)
 {
 	CLEANUP(json_codec_putp) struct json_object *used = json_object_new_object();
 	int r, copy;
@@ -232,8 +241,11 @@ static int store_edit_sweep(struct store *s, struct json_object *index)
 		char digest[STORE_DIGEST_MAX + 1];
 
 		snprintf(digest, sizeof digest, "sha256:%.64s", e->d_name);
-		if (strlen(e->d_name) == 64 && oci_digest_is_valid(digest) &&
-			!json_object_object_get_ex(used, e->d_name, NULL))
+		if (strlen(e->d_name) != 64 || !oci_digest_is_valid(digest) ||
+			json_object_object_get_ex(used, e->d_name, NULL))
+			continue;
+		*bytes += store_edit_bytes(s, e->d_name);
+		if (!dry_run)
 			store_blob_unlink(s, digest);
 	}
 	closedir(d);
@@ -246,6 +258,7 @@ int store_edit_remove(
 	CLEANUP(json_codec_putp) struct json_object *index = NULL;
 	CLEANUP_CLOSE int lock = store_index_lock(s);
 	struct json_object *d;
+	uint64_t bytes = 0;
 	int r;
 
 	if (lock < 0)
@@ -261,7 +274,28 @@ int store_edit_remove(
 		return r;
 	store_index_drop(index, d);
 	r = store_index_write(s, index);
-	return r < 0 ? r : store_edit_sweep(s, index);
+	return r < 0 ? r : store_edit_sweep(s, index, false, &bytes);
+}
+
+int store_edit_prune(struct store *s, bool dry_run, uint64_t *ret_bytes)
+{
+	CLEANUP(json_codec_putp) struct json_object *index = NULL;
+	CLEANUP_CLOSE int lock = store_index_lock(s);
+	CLEANUP_FREE char *reason = NULL;
+	uint64_t bytes = 0;
+	int r;
+
+	if (lock < 0)
+		return lock;
+	r = store_index_read(s, &index, &reason);
+	if (r == 0)
+		r = store_edit_sweep(s, index, dry_run, &bytes);
+	if (r < 0)
+		return r;
+	if (!dry_run)
+		store_temp_sweep(s);
+	*ret_bytes = bytes;
+	return 0;
 }
 
 int store_edit_list(struct store *s, enum store_index_kind kind, char ***ret, char **ret_reason)

@@ -1,6 +1,8 @@
 /* Adding to the store and removing from it. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "store-index.h"
 #include "store.h"
 
@@ -33,6 +35,12 @@ int store_edit_add(struct store *s, const struct store_edit *e,
 /* Removes the name, and every blob that no manifest in the index refers to. -ENOENT. */
 int store_edit_remove(
 	struct store *s, enum store_index_kind kind, const char *ref, char **ret_reason);
+
+/*
+ * Removes every blob that no manifest in the index refers to, and what killed builders left. DRY_RUN: only
+ * counts. RET_BYTES: what the blobs take on the disk.
+ */
+int store_edit_prune(struct store *s, bool dry_run, uint64_t *ret_bytes);
 
 /* References (names, digests where there is none) in order of adding; NULL when there are none. */
 int store_edit_list(struct store *s, enum store_index_kind kind, char ***ret, char **ret_reason);

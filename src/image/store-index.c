@@ -84,8 +84,8 @@ struct json_object *store_index_nth(struct json_object *index, enum store_index_
 	return NULL;
 }
 
-int store_index_find(struct json_object *index, enum store_index_kind kind, const char *ref,
-	struct json_object **ret)
+static int store_index_find_exactly(struct json_object *index, enum store_index_kind kind,
+	const char *ref, struct json_object **ret)
 {
 	const char *hex = str_has_prefix(ref, "sha256:") ? ref + 7 : ref;
 	struct json_object *d, *found = NULL;
@@ -107,6 +107,18 @@ int store_index_find(struct json_object *index, enum store_index_kind kind, cons
 	}
 	*ret = found;
 	return found ? 0 : -ENOENT;
+}
+
+int store_index_find(struct json_object *index, enum store_index_kind kind, const char *ref,
+	struct json_object **ret)
+{
+	CLEANUP_FREE char *familiar = NULL;
+	int r = store_index_find_exactly(index, kind, ref, ret);
+
+	if (r != -ENOENT || kind != STORE_INDEX_IMAGE)
+		return r;
+	familiar = oci_name_familiar(ref);
+	return familiar ? store_index_find_exactly(index, kind, familiar, ret) : -ENOMEM;
 }
 
 int store_index_put(

@@ -43,8 +43,9 @@ static void store_temp_sweep_one(int parent, const char *name)
 		store_temp_remove(parent, name);
 }
 
-static void store_temp_sweep(int parent)
+void store_temp_sweep(struct store *s)
 {
+	int parent = s->blobs;
 	int copy = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = copy < 0 ? NULL : fdopendir(copy);
 
@@ -103,7 +104,7 @@ int store_temp_file(struct store *s, struct store_temp *ret)
 	struct store_temp t = { .fd = -EBADF, .parent = s->blobs };
 	int r;
 
-	store_temp_sweep(s->blobs);
+	store_temp_sweep(s);
 	t.fd = openat(s->blobs, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	if (t.fd < 0 && errno != EOPNOTSUPP && errno != EISDIR)
 		return -errno;
@@ -121,7 +122,7 @@ int store_temp_dir(struct store *s, struct store_temp *ret)
 	struct store_temp t = { .fd = -EBADF, .parent = s->blobs };
 	int r;
 
-	store_temp_sweep(s->blobs);
+	store_temp_sweep(s);
 	r = store_temp_try(&t, true);
 	if (r < 0)
 		return r;

@@ -26,5 +26,8 @@ int store_temp_file(struct store *s, struct store_temp *ret);
 /* A directory, 0700. */
 int store_temp_dir(struct store *s, struct store_temp *ret);
 
+/* Removes what killed builders left. The above do it first, too. */
+void store_temp_sweep(struct store *s);
+
 /* Closes and removes it, with all that is in it. */
 void store_temp_finish(struct store_temp *t);

@@ -201,17 +201,6 @@ static int store_image_config(
 	return r;
 }
 
-static int store_find_image_entry(
-	struct json_object *index, const char *ref, struct json_object **ret)
-{
-	CLEANUP_FREE char *familiar = oci_name_familiar(ref);
-	int r = store_index_find(index, STORE_INDEX_IMAGE, ref, ret);
-
-	if (r == -ENOENT && familiar)
-		r = store_index_find(index, STORE_INDEX_IMAGE, familiar, ret);
-	return r;
-}
-
 int store_find_image(struct store *s, const char *ref, struct store_image *ret, char **ret_reason)
 {
 	CLEANUP(json_codec_putp) struct json_object *index = NULL, *manifest = NULL;
@@ -222,7 +211,7 @@ int store_find_image(struct store *s, const char *ref, struct store_image *ret, 
 	r = store_index_read(s, &index, ret_reason);
 	if (r < 0)
 		return r;
-	r = store_find_image_entry(index, ref, &d);
+	r = store_index_find(index, STORE_INDEX_IMAGE, ref, &d);
 	if (r < 0)
 		return store_find_failed(r, ref, ret_reason);
 	r = store_blob_json(s, oci_str(d, "digest"), &manifest, ret_reason);

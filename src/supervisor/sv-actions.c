@@ -20,6 +20,7 @@
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-events.h"
 #include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
@@ -264,6 +265,8 @@ static void explain_early_end(struct sv *sv, enum sv_state last)
 /* Everything of the incarnation goes; what is to be kept is kept; then the name is free. */
 static void clean_up(struct sv *sv)
 {
+	const char *was = sv->state == SV_ENDED ? NULL : sv_fsm_state_name(sv->state);
+
 	sv_steps_undo(sv);
 	sv->state = SV_ENDED;
 	sv->status.stopped_usec = now_usec();
@@ -280,6 +283,8 @@ static void clean_up(struct sv *sv)
 			(void)vm_lease_drop(&sv->dirs, sv->spec.name);
 		runtime_dir_end(&sv->dirs, sv->spec.name, &sv->runtime);
 	}
+	if (sv->status.started_usec)
+		sv_events_state(sv, was, NULL);
 	sv->finished = true;
 }
 
@@ -335,6 +340,10 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 	act(sv, t.action, last, cause);
 	if (t.next != last || t.action == SV_DO_READY)
 		sv_status_save(sv);
+	/* the end is told when everything is gone, with its outcome */
+	if (t.next != last && t.next != SV_ENDED)
+		sv_events_state(
+			sv, sv_fsm_state_name(last), cause ? cause : sv_fsm_happening_name(h));
 	if (t.action == SV_DO_READY)
 		sv_control_tell_ready(sv);
 }
@@ -439,6 +448,7 @@ static int make_incarnation(struct sv *sv)
 	sv->status.supervisor_pid = (uint32_t)getpid();
 	sv->status.boots = 1;
 	sv_status_save(sv);
+	sv_events_state(sv, NULL, NULL);
 	return 0;
 }
 

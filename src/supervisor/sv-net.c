@@ -18,6 +18,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "sv-children.h"
+#include "sv-events.h"
 #include "sv.h"
 #include "vm-name.h"
 #include "vm-publish.h"
@@ -232,4 +233,7 @@ void sv_net_restart(struct sv *sv, const char *cause)
 		(void)str_set(&sv->status.network, "lost; uvms restart gives a new one");
 	}
 	sv_status_save(sv);
+	sv_events_note(sv, "network",
+		r < 0 ? "passt ended again and again: the network is lost"
+		      : str_or(cause, "passt"));
 }

@@ -19,6 +19,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "sv-children.h"
+#include "sv-events.h"
 #include "sv.h"
 
 #define VSOCKD_TABLE_BYTES (64 * 1024)
@@ -337,6 +338,7 @@ int sv_vsockd_replace(struct sv *sv, const char *cause)
 	}
 	sv->status.vsockd_replaced++;
 	log_warning("%s: %s: replaced", sv->spec.name, cause);
+	sv_events_note(sv, "vsockd", cause);
 	return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "pidfd.h"
 #include "str.h"
 #include "sv-children.h"
+#include "sv-events.h"
 #include "sv.h"
 
 /* As a person knows it. */
@@ -84,13 +85,16 @@ static int watch_set_grace(struct sv_child *c)
 
 static void watch_stopped(struct sv_child *c, int signo)
 {
+	char text[96];
 	uint64_t now;
 	uint32_t suppressed;
 
 	sd_event_now(c->sv->event, CLOCK_MONOTONIC, &now);
 	c->is_stopped = true;
-	log_warning("%s: %s was stopped (SIG%s)", c->sv->spec.name, watch_name(c),
-		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
+	snprintf(text, sizeof text, "%s was stopped (SIG%s)", watch_name(c),
+		str_or(sigabbrev_np(signo), "?"));
+	log_warning("%s: %s", c->sv->spec.name, text);
+	sv_events_note(c->sv, "process", text);
 	watch_note(c->sv);
 	if (watch_is_leaving(c))
 		return;

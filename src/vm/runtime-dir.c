@@ -17,6 +17,7 @@
 #include "lease.h"
 #include "str.h"
 #include "vm-dirs.h"
+#include "vm-event.h"
 #include "vm-lease.h"
 #include "vm-spec.h"
 #include "vm-status.h"
@@ -205,6 +206,17 @@ static int sweep_keep(int runtime_fd, int vm_fd)
 	return r;
 }
 
+static void sweep_tell(const struct vm_dirs *dirs, const char *vm_name)
+{
+	struct vm_event e = { .vm = vm_name,
+		.event = "state",
+		.state = "stopped",
+		.outcome = "crashed",
+		.cause = "the supervisor was killed" };
+
+	(void)vm_event_append(dirs, &e);
+}
+
 static int sweep_locked(const struct vm_dirs *dirs, const char *vm_name, struct runtime_dir *rt)
 {
 	CLEANUP_CLOSE int vm = vm_dirs_open_vm(dirs, vm_name, false);
@@ -213,6 +225,7 @@ static int sweep_locked(const struct vm_dirs *dirs, const char *vm_name, struct 
 
 	if (vm >= 0 && vm_spec_read(vm, &spec, NULL) == 0) {
 		r = sweep_keep(rt->fd, vm);
+		sweep_tell(dirs, vm_name);
 		if (!spec.keep)
 			vm_lease_drop(dirs, vm_name);
 		vm_spec_finish(&spec);

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../fakes"))
@@ -169,7 +168,7 @@ class Pull(unittest.TestCase):
         self.registry.add("big", "1", [big], {})
         p = subprocess.Popen([UVMS, "image", "pull", f"{self.registry.host}/big:1"], env=self.env,
                              stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        time.sleep(0.5)
+        self.assertIn("fetching", p.stderr.readline())
         p.send_signal(signal.SIGTERM)
         p.communicate(timeout=20)
         self.assertNotEqual(p.returncode, 0)

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -291,7 +292,64 @@ def secrets(host):
     equal(host.out("ls", "-aq"), "", "nothing was made")
 
 
+def events(host):
+    """Every change with its cause, the killed supervisor included; stop --all; prune."""
+    # a realm of its own: prune and stop --all mean all of it
+    state = pathlib.Path(tempfile.mkdtemp(prefix="uvms-events-", dir=vmtest.BASE))
+    try:
+        vmtest.link_tree(vmtest.BASE / "state/store", state / "store")
+        events_in(vmtest.Host("events", runtime=host.runtime, state=state))
+    finally:
+        shutil.rmtree(state)
+
+
+def events_in(host):
+    first, second = host.name("a"), host.name("b")
+    follower = host.popen("events", "--json", first, stdout=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    host.run("run", "-d", "--name", first, "busybox", "--", "sleep", "1000", check=0)
+    host.run("run", "-d", "--name", second, "busybox", "--", "sleep", "1000", check=0)
+    os.kill(host.status(first)["vsockd_pid"], signal.SIGKILL)
+    time.sleep(1)
+    os.kill(host.status(first)["supervisor_pid"], signal.SIGKILL)
+    seen = []
+    while not seen or seen[-1].get("state") != "stopped":
+        line = follower.stdout.readline()
+        true(line, f"events ended after {seen}")
+        seen.append(json.loads(line))
+    equal({e["vm"] for e in seen}, {first}, "only the one that was asked for")
+    equal([(e["event"], e.get("state")) for e in seen],
+          [("created", None), ("state", "starting"), ("state", "booting"), ("state", "running"),
+           ("vsockd", "running"), ("state", "stopped")], "the events")
+    true("signal 9" in seen[4]["cause"], f"{seen[4]}")
+    equal((seen[5]["outcome"], seen[5]["cause"]), ("crashed", "the supervisor was killed"), "the end")
+    host.run("start", first, check=0)
+    t = time.monotonic()
+    out = host.out("stop", "--all")
+    true(time.monotonic() - t < 20, "at the same time")
+    true(first in out and second in out, out)
+    host.run("stop", "--all", first, check=2)
+    host.run("stop", check=2)
+    follower.kill()
+    follower.wait()
+    kept = [json.loads(line) for line in host.out("events", "-a", "-n", "--json", first, second).splitlines()]
+    true(len(kept) > 10 and kept[0]["event"] == "created", f"{kept[:2]}")
+    volume = f"{first}-v"
+    host.run("run", "-v", f"{volume}:/v:64M", "busybox", "--", "true", check=0)
+    dry = host.out("prune", "-a", "--dry-run")
+    true(f"would remove VM {first}" in dry, dry)
+    for thing in ("image busybox", f"volume {volume}"):
+        true(f"would remove {thing}" in dry, dry)
+    true("busybox" in host.out("image", "ls", "-q"), "--dry-run removes nothing")
+    gone = host.out("prune", "-a")
+    true(f"removed VM {first}" in gone and f"removed VM {second}" in gone, gone)
+    equal(host.run("status", first).returncode, 3, "gone")
+    equal(host.out("image", "ls", "-q") + host.out("volume", "ls", "-q"), "", "images and volumes")
+    true("freed" in gone and not gone.startswith("0.0"), gone)
+
+
 CASES = {
+    "events": events,
     "pulled": pulled,
     "network": network,
     "network-refused": network_refused,
