@@ -181,7 +181,7 @@ int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd)
 	pidfd = pidfd_open_pid(pid);
 	n = fd_read_full(reader, &error, sizeof error);
 	if (pidfd < 0 || n != 0) {
-		if (n == 0)
+		if (n != sizeof error)
 			kill(pid, SIGKILL); /* our own unreaped child: the number is safe */
 		waitpid(pid, NULL, 0);
 		return pidfd < 0 ? pidfd : n == sizeof error ? error : -EIO;
