@@ -146,26 +146,30 @@ static int fill_spec(struct vm_spec *s, const char *image, char **command)
 	return r < 0 ? -ENOMEM : 0;
 }
 
-/* Makes the VM known; nobody else of that name may be. */
+static int fill_vm(int vm, const struct vm_spec *s)
+{
+	int r = vm_spec_write(vm, s);
+
+	return r < 0 ? r : run_input_keep_credentials(vm, arg_credentials);
+}
+
+/* Makes the VM known, whole or not at all; nobody else of that name may be. */
 static int make_vm(const struct vm_spec *s)
 {
-	CLEANUP_CLOSE int vms = vm_dirs_open_state(cli_dirs(), "vms"), vm = -EBADF;
-	int r = vms < 0 ? vms : mkdirat(vms, s->name, 0711) < 0 ? -errno : 0;
+	char hidden[VM_DIRS_HIDDEN_MAX];
+	CLEANUP_CLOSE int vm = vm_dirs_new_vm(cli_dirs(), hidden);
+	int r = vm < 0 ? vm : fill_vm(vm, s);
 
+	if (r == 0)
+		r = vm_dirs_name_vm(cli_dirs(), hidden, s->name);
+	if (r != 0 && vm >= 0)
+		(void)vm_dirs_drop_hidden(cli_dirs(), hidden);
+	if (r > 0)
+		return r;
 	if (r == -EEXIST)
 		return fail(UVMS_EXIT_BUSY, NULL,
 			"uvms start it, uvms rm it, or take another --name",
 			"there is already a VM %s", s->name);
-	if (r == 0) {
-		vm = vm_dirs_open_vm(cli_dirs(), s->name, false);
-		r = vm < 0 ? vm : vm_spec_write(vm, s);
-		if (r == 0)
-			r = run_input_keep_credentials(vm, arg_credentials);
-		if (r != 0)
-			(void)vm_lease_drop(cli_dirs(), s->name);
-	}
-	if (r > 0)
-		return r;
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be made", s->name);
 	return 0;

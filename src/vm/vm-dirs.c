@@ -1,14 +1,20 @@
 #include "vm-dirs.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "fd.h"
 #include "file.h"
 #include "str.h"
+
+#define HIDDEN_PREFIX ".vm-"
 
 struct dir_rule {
 	const char *override; /* environment: the whole path */
@@ -120,6 +126,91 @@ int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create)
 	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
 
 	return vms < 0 ? vms : dir_open_sub(vms, vm_name, create);
+}
+
+static int hidden_name(char out[static VM_DIRS_HIDDEN_MAX])
+{
+	unsigned long tag;
+
+	if (getrandom(&tag, sizeof tag, 0) != sizeof tag)
+		return -EIO;
+	snprintf(out, VM_DIRS_HIDDEN_MAX, HIDDEN_PREFIX "%016lx", tag);
+	return 0;
+}
+
+/* Whoever made or hid it holds its lock as long as he lives. */
+static void hidden_sweep_one(int vms, const char *name)
+{
+	CLEANUP_CLOSE int fd = dir_open(vms, name);
+
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+		(void)file_remove_tree_at(vms, name);
+}
+
+static void hidden_sweep(int vms)
+{
+	int copy = dir_open(vms, ".");
+	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+
+	if (!dir) {
+		fd_close(copy);
+		return;
+	}
+	for (struct dirent *e; (e = readdir(dir));) {
+		if (str_has_prefix(e->d_name, HIDDEN_PREFIX))
+			hidden_sweep_one(vms, e->d_name);
+	}
+	closedir(dir);
+}
+
+int vm_dirs_new_vm(const struct vm_dirs *d, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms"), fd = -EBADF;
+	int r;
+
+	if (vms < 0)
+		return vms;
+	hidden_sweep(vms);
+	r = hidden_name(ret_hidden);
+	if (r < 0)
+		return r;
+	fd = file_mkdir_at(vms, ret_hidden, 0711);
+	if (fd < 0)
+		return fd;
+	/* a sweep between the two takes it away: then writing into it fails, and so does the rename */
+	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -EAGAIN : TAKE_FD(fd);
+}
+
+int vm_dirs_name_vm(const struct vm_dirs *d, const char *hidden, const char *vm_name)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+
+	if (vms < 0)
+		return vms;
+	return renameat2(vms, hidden, vms, vm_name, RENAME_NOREPLACE) < 0 ? -errno : 0;
+}
+
+int vm_dirs_drop_hidden(const struct vm_dirs *d, const char *hidden)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+
+	return vms < 0 ? vms : file_remove_tree_at(vms, hidden);
+}
+
+int vm_dirs_remove_vm(const struct vm_dirs *d, const char *vm_name)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+	char hidden[VM_DIRS_HIDDEN_MAX];
+	int r;
+
+	if (vms < 0)
+		return vms;
+	r = hidden_name(hidden);
+	if (r < 0)
+		return r;
+	if (renameat(vms, vm_name, vms, hidden) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	return file_remove_tree_at(vms, hidden);
 }
 
 int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create)

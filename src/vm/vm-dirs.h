@@ -25,4 +25,21 @@ void vm_dirs_finish(struct vm_dirs *d);
 /* Open directory descriptors below them; made when missing. Descriptor or -errno. */
 int vm_dirs_open_state(const struct vm_dirs *d, const char *name);
 int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create);
+
+/*
+ * A VM comes to be known, and is forgotten, in one step: its directory is filled under a hidden name, which
+ * is locked (flock), and renamed; it is hidden again before it is removed. What a killed process left hidden
+ * is swept when the next one is made.
+ */
+#define VM_DIRS_HIDDEN_MAX 32
+
+/* A new hidden directory: descriptor, and its name. */
+int vm_dirs_new_vm(const struct vm_dirs *d, char ret_hidden[static VM_DIRS_HIDDEN_MAX]);
+
+/* -EEXIST: there is a VM of that name. */
+int vm_dirs_name_vm(const struct vm_dirs *d, const char *hidden, const char *vm_name);
+int vm_dirs_drop_hidden(const struct vm_dirs *d, const char *hidden);
+
+/* 0 also when there is none. */
+int vm_dirs_remove_vm(const struct vm_dirs *d, const char *vm_name);
 int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create);

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "file.h"
 #include "lease.h"
 #include "vm-dirs.h"
 
@@ -35,11 +34,10 @@ int vm_lease_uid(const struct vm_dirs *dirs, const char *vm_name, uint32_t *ret)
 int vm_lease_drop(const struct vm_dirs *dirs, const char *vm_name)
 {
 	CLEANUP_CLOSE int leases = vm_dirs_open_state(dirs, "leases");
-	CLEANUP_CLOSE int vms = vm_dirs_open_state(dirs, "vms");
 
-	if (leases < 0 || vms < 0)
-		return leases < 0 ? leases : vms;
+	if (leases < 0)
+		return leases;
 	(void)lease_forget(leases, &cid_range, vm_name);
 	(void)lease_forget(leases, &uid_range, vm_name);
-	return file_remove_tree_at(vms, vm_name);
+	return vm_dirs_remove_vm(dirs, vm_name);
 }
