@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,14 +17,19 @@
 #include "control-error.h"
 #include "fail.h"
 #include "fd.h"
+#include "file.h"
 #include "json-codec.h"
 #include "lease.h"
 #include "path.h"
+#include "pidfd.h"
+#include "runtime-dir.h"
 #include "sockun.h"
 #include "spawn.h"
 #include "str.h"
 #include "vm-name.h"
 #include "vm-status.h"
+
+#define STOPPED_USEC (UINT64_C(5) * 1000000)
 
 const struct vm_dirs *cli_dirs(void)
 {
@@ -51,6 +57,46 @@ int cli_check_name(const char *name)
 	return fail(UVMS_EXIT_USAGE, reason, NULL, "\"%s\" cannot be a VM's name", name);
 }
 
+/* Of cli_launch(): the peer of a socket pair is who made it, us. */
+static pid_t launched;
+
+static pid_t supervisor_of(int fd)
+{
+	struct ucred peer;
+	socklen_t len = sizeof peer;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return 0;
+	return peer.pid == getpid() ? launched : peer.pid;
+}
+
+/* 'T' of proc(5): stopped by a signal, not by a debugger. */
+static bool is_stopped(pid_t pid)
+{
+	CLEANUP_FREE char *text = NULL;
+	char path[32], *end;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	if (file_read_at(AT_FDCWD, path, 4096, &text, NULL) < 0)
+		return false;
+	end = strrchr(text, ')');
+	return end && str_has_prefix(end, ") T");
+}
+
+static int look_after(int fd, uint64_t waited_usec)
+{
+	pid_t pid = supervisor_of(fd);
+	CLEANUP_CLOSE int pidfd = pid > 0 && is_stopped(pid) ? pidfd_open_pid(pid) : -EBADF;
+
+	if (pidfd < 0)
+		return 0;
+	if (pidfd_signal(pidfd, SIGCONT) == 0)
+		fail_say("the supervisor (process %d) was stopped by a signal: it goes on", pid);
+	else if (waited_usec > STOPPED_USEC)
+		return -ETIMEDOUT;
+	return 0;
+}
+
 /* -ENOENT: nobody listens; *RET_HELD says whether the name is held all the same. */
 static int connect_once(const char *name, bool *ret_held)
 {
@@ -73,12 +119,29 @@ int cli_connect(const char *name)
 	bool held = true;
 	int fd = -ENOENT;
 
+	control_client_look_after(look_after);
 	for (int i = 0; i < 300 && fd == -ENOENT && held; i++) {
 		if (i > 0)
 			nanosleep(&nap, NULL);
 		fd = connect_once(name, &held);
 	}
 	return fd;
+}
+
+int cli_end_supervisor(const char *name, int fd)
+{
+	pid_t pid = supervisor_of(fd);
+	CLEANUP_CLOSE int pidfd = pid > 0 ? pidfd_open_pid(pid) : -EBADF;
+	struct timespec nap = { 0, 10 * 1000 * 1000 };
+	int r = pidfd < 0 ? -ESRCH : pidfd_signal(pidfd, SIGKILL);
+
+	if (r < 0)
+		return r;
+	fail_say("the supervisor of %s (process %d) did not answer: it is killed, and all with it",
+		name, pid);
+	for (int i = 0; i < 500 && (r = runtime_dir_sweep(cli_dirs(), name)) == -EBUSY; i++)
+		nanosleep(&nap, NULL);
+	return r < 0 ? r : 0;
 }
 
 int cli_call(const char *name, const char *method, struct json_object *parameters,
@@ -124,9 +187,10 @@ int cli_launch(const char *name, bool owned, int *ret_client_fd)
 		.argv = (const char *[]){ "uvms-supervisor", "--client-fd", "3",
 			owned ? "--owned" : name, owned ? name : NULL, NULL },
 		.fds = &theirs, .n_fds = 1, .stderr_fd = STDERR_FILENO };
-	r = spawn_process(&spawn, NULL, &pidfd);
+	r = spawn_process(&spawn, &launched, &pidfd);
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be started", name);
+	control_client_look_after(look_after);
 	*ret_client_fd = TAKE_FD(ours);
 	return 0;
 }

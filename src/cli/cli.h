@@ -34,6 +34,12 @@ int cli_wait_ready(const char *name, int client_fd);
 /* Takes the status out of a reply; false when there is none. */
 bool cli_reply_status(struct json_object *reply, struct vm_status *ret);
 
+/*
+ * NAME's supervisor, at the other end of FD, does not answer: kills it, which ends all of the VM, and puts
+ * what is left in order. 0 or -errno.
+ */
+int cli_end_supervisor(const char *name, int fd);
+
 /* Calls FN for each known VM in order of names; stops at a non-zero result and returns it. */
 int cli_each_vm(int (*fn)(const char *name, void *userdata), void *userdata);
 

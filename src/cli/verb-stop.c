@@ -16,6 +16,9 @@
 #include "verb-list.h"
 #include "vm-status.h"
 
+/* A supervisor kills its VMM within 5 s, or has given up by then. */
+#define FORCE_USEC (UINT64_C(10) * 1000000)
+
 static uint64_t arg_timeout;
 static bool arg_force, arg_quiet, arg_all;
 
@@ -80,7 +83,12 @@ int cli_stop(const char *name, uint64_t timeout_usec, bool force, bool quiet)
 	if (fd < 0)
 		return not_running(name);
 	r = control_client_call(fd, "io.uvms.VM.Stop", stop_parameters(timeout_usec, force),
-		UINT64_MAX, &reply, NULL, &f);
+		force ? FORCE_USEC : UINT64_MAX, &reply, NULL, &f);
+	if (r == -ETIMEDOUT && force) {
+		r = cli_end_supervisor(name, fd);
+		control_failure_finish(&f);
+		return r < 0 ? fail_call(name, r, &f) : 0;
+	}
 	if (r < 0)
 		r = fail_call(name, r, &f);
 	else if (cli_reply_status(reply, &s) && !quiet)

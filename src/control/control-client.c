@@ -25,6 +25,8 @@ int control_client_connect(int runtime_fd)
 	return fd == -ECONNREFUSED ? -ENOENT : fd;
 }
 
+#define CLIENT_LOOK_MS 1000
+
 static uint64_t client_now_usec(void)
 {
 	struct timespec t;
@@ -33,22 +35,27 @@ static uint64_t client_now_usec(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static int client_wait(int fd, uint64_t deadline_usec)
+static int (*client_look)(int fd, uint64_t waited_usec);
+
+void control_client_look_after(int (*look)(int fd, uint64_t waited_usec))
+{
+	client_look = look;
+}
+
+static int client_wait(int fd, uint64_t began_usec, uint64_t deadline_usec)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint64_t now = client_now_usec();
-	int ms = -1;
+	uint64_t now = client_now_usec(), left = deadline_usec - now;
+	int ms = client_look ? CLIENT_LOOK_MS : -1, n;
 
-	if (deadline_usec != UINT64_MAX) {
-		if (now >= deadline_usec)
-			return -ETIMEDOUT;
-		ms = (int)((deadline_usec - now + 999) / 1000 > INT32_MAX
-				   ? INT32_MAX
-				   : (deadline_usec - now + 999) / 1000);
-	}
-	if (poll(&p, 1, ms) < 0 && errno != EINTR)
+	if (now >= deadline_usec)
+		return -ETIMEDOUT;
+	if (deadline_usec != UINT64_MAX && (ms < 0 || left / 1000 < (uint64_t)ms))
+		ms = left / 1000 >= INT32_MAX ? INT32_MAX : (int)((left + 999) / 1000);
+	n = poll(&p, 1, ms);
+	if (n < 0 && errno != EINTR)
 		return -errno;
-	return 0;
+	return n == 0 && client_look ? client_look(fd, client_now_usec() - began_usec) : 0;
 }
 
 struct client_message {
@@ -92,7 +99,7 @@ static int client_receive(int sock, uint64_t timeout_usec, struct client_message
 	int r = 0;
 
 	while (r == 0 && !(m->len > 0 && m->text[m->len - 1] == 0)) {
-		r = client_wait(sock, deadline);
+		r = client_wait(sock, now, deadline);
 		if (r == 0)
 			r = client_receive_some(sock, m);
 	}

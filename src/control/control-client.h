@@ -14,6 +14,13 @@ struct control_failure {
 int control_client_connect(int runtime_fd);
 
 /*
+ * Called about once a second while a call waits for its answer on FD, so that a supervisor which was stopped
+ * by a signal keeps nobody waiting for ever. 0: go on; -errno: that is the call's result. NULL: nobody looks.
+ * One for the whole process.
+ */
+void control_client_look_after(int (*look)(int fd, uint64_t waited_usec));
+
+/*
  * Calls METHOD; PARAMETERS is consumed. Waits TIMEOUT_USEC (UINT64_MAX: for ever). *RET_PARAMETERS and
  * *RET_FD (may be NULL) are the caller's on success. -ECONNRESET: the supervisor ended without a
  * reply; else the errno of the error's name, with *FAILURE filled.

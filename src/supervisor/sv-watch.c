@@ -22,6 +22,8 @@ static const char *watch_name(const struct sv_child *c)
 
 	if (c == &sv->vsockd.child)
 		return "uvms-vsockd";
+	if (c == &sv->net_child)
+		return "passt";
 	if (c == &sv->namespace_child)
 		return "the namespace's init";
 	return str_eq(sv->spec.backend, "null") ? "the VMM" : "QEMU";
@@ -29,7 +31,8 @@ static const char *watch_name(const struct sv_child *c)
 
 static void watch_note(struct sv *sv)
 {
-	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child };
+	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child,
+		&sv->net_child };
 	const char *who = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -48,7 +51,7 @@ static void watch_give_up(struct sv_child *c, int signo)
 	snprintf(cause, sizeof cause, "%s was stopped (SIG%s) again and again", watch_name(c),
 		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
 	log_warning("%s: %s: it is given up", sv->spec.name, cause);
-	if (c == &sv->vsockd.child)
+	if (c == &sv->vsockd.child || c == &sv->net_child)
 		sv_child_signal(c, SIGKILL);
 	else
 		sv_happen(sv, c == &sv->vmm_child ? SV_VMM_FAULT : SV_NAMESPACE_GONE, cause);
@@ -127,6 +130,7 @@ static int watch_on_sigchld(sd_event_source *s, const struct signalfd_siginfo *s
 	watch_look(&sv->vmm_child);
 	watch_look(&sv->vsockd.child);
 	watch_look(&sv->namespace_child);
+	watch_look(&sv->net_child);
 	return 0;
 }
 
