@@ -77,7 +77,8 @@ static void look_qemu(const struct doctor_host *host, struct doctor_finding *f)
 
 static void look_helpers(const struct doctor_host *host, struct doctor_finding *f)
 {
-	static const char *const helpers[] = { "uvms-supervisor", "uvms-vsockd", "uvms-guest" };
+	static const char *const helpers[] = { "uvms-supervisor", "uvms-vsockd", "uvms-guest",
+		"uvms-init" };
 	CLEANUP_FREE char *last = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(helpers); i++) {
@@ -93,8 +94,8 @@ static void look_helpers(const struct doctor_host *host, struct doctor_finding *
 	}
 	if (last && strrchr(last, '/'))
 		*strrchr(last, '/') = 0;
-	doctor_found(f, DOCTOR_OK, NULL, "uvms-supervisor, uvms-vsockd and uvms-guest in %s",
-		str_or(last, "?"));
+	doctor_found(f, DOCTOR_OK, NULL,
+		"uvms-supervisor, uvms-vsockd, uvms-guest and uvms-init in %s", str_or(last, "?"));
 }
 
 static int open_store(const struct doctor_host *host, struct store **ret)

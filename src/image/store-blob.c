@@ -11,8 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
-#include <openssl/evp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -22,6 +22,7 @@
 #include "file.h"
 #include "json-codec.h"
 #include "oci.h"
+#include "sha256.h"
 #include "store-impl.h"
 #include "str.h"
 
@@ -32,9 +33,7 @@ struct store_blob_note {
 	char text[160];
 };
 
-DEFINE_CLEANUP(EVP_MD_CTX *, EVP_MD_CTX_free);
-
-static int store_blob_hash(int fd, EVP_MD_CTX *ctx)
+static int store_blob_hash(int fd, struct sha256 *hash)
 {
 	CLEANUP_FREE char *buf = malloc(STORE_BLOB_CHUNK);
 	off_t at = 0;
@@ -43,34 +42,34 @@ static int store_blob_hash(int fd, EVP_MD_CTX *ctx)
 		return -ENOMEM;
 	for (;;) {
 		ssize_t n = pread(fd, buf, STORE_BLOB_CHUNK, at);
+		int r;
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return 0;
-		if (EVP_DigestUpdate(ctx, buf, (size_t)n) != 1)
-			return -EIO;
+		if (n <= 0)
+			return n < 0 ? -errno : 0;
+		r = sha256_update(hash, buf, (size_t)n);
+		if (r < 0)
+			return r;
 		at += n;
 	}
 }
 
 int store_blob_digest(int fd, char ret[static STORE_DIGEST_MAX + 1])
 {
-	CLEANUP(EVP_MD_CTX_freep) EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-	unsigned char sum[EVP_MAX_MD_SIZE];
+	CLEANUP(sha256_finish) struct sha256 hash = { 0 };
+	uint8_t sum[SHA256_BYTES];
 	int r;
 
-	if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1)
-		return -ENOMEM;
-	r = store_blob_hash(fd, ctx);
+	r = sha256_begin(&hash);
+	if (r == 0)
+		r = store_blob_hash(fd, &hash);
+	if (r == 0)
+		r = sha256_end(&hash, sum);
 	if (r < 0)
 		return r;
-	if (EVP_DigestFinal_ex(ctx, sum, NULL) != 1)
-		return -EIO;
 	memcpy(ret, "sha256:", 7);
-	str_hex(ret + 7, sum, 32);
+	str_hex(ret + 7, sum, sizeof sum);
 	return 0;
 }
 

@@ -35,17 +35,6 @@ static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void
 	return 0;
 }
 
-/* PID 1 of the namespace: does nothing but end when the supervisor does; then the kernel kills the rest. */
-static int namespace_init(void)
-{
-	char byte;
-
-	signal(SIGCHLD, SIG_IGN);
-	while (read(3, &byte, 1) < 0 && errno == EINTR)
-		;
-	return 0;
-}
-
 static void sv_init(struct sv *sv)
 {
 	*sv = (struct sv){ .vm_fd = -EBADF,
@@ -183,7 +172,6 @@ int main(int argc, char **argv)
 		{ "owned", no_argument, NULL, 'o' },
 		{ "print-plan", no_argument, NULL, 'p' },
 		{ "print-lifecycle", no_argument, NULL, 'l' },
-		{ "namespace-init", no_argument, NULL, 'n' },
 		{ "version", no_argument, NULL, 'v' },
 		{ 0 },
 	};
@@ -202,7 +190,6 @@ int main(int argc, char **argv)
 		case 'o': arg_owned = true; break;
 		case 'p': arg_print_plan = true; break;
 		case 'l': sv_fsm_print(); return 0;
-		case 'n': return namespace_init();
 		case 'v': puts(UVMS_VERSION); return 0;
 		default: return usage();
 		}

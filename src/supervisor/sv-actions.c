@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,6 +148,7 @@ static void do_boot(struct sv *sv)
 static void do_ready(struct sv *sv)
 {
 	set_deadline(sv, 0);
+	malloc_trim(0); /* what the start needed; from here on little is */
 	if (sv->status.ready_usec == 0)
 		sv->status.ready_usec = now_usec();
 	sd_notify(0, "READY=1");

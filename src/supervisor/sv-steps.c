@@ -376,7 +376,7 @@ static int start_namespace_init(struct sv *sv)
 	CLEANUP_CLOSE int reader = -EBADF;
 	int pair[2], r;
 
-	r = path_find_helper("uvms-supervisor", &program);
+	r = path_find_helper("uvms-init", &program);
 	if (r < 0)
 		return r;
 	if (pipe2(pair, O_CLOEXEC) < 0)
@@ -384,7 +384,7 @@ static int start_namespace_init(struct sv *sv)
 	reader = pair[0];
 	sv->life_fd = pair[1];
 	struct spawn spawn = { SPAWN_DEFAULTS, .path = program,
-		.argv = (const char *[]){ "uvms-init", "--namespace-init", NULL }, .fds = &reader,
+		.argv = (const char *[]){ "uvms-init", sv->spec.name, NULL }, .fds = &reader,
 		.n_fds = 1, .death_signal = SIGKILL, .no_new_privs = true };
 	return sv_child_start(&sv->namespace_child, &spawn);
 }

@@ -258,7 +258,7 @@ def sigstop(c):
     """Who is stopped goes on after a second; the namespace's init, stopped for good, is the end."""
     def init_of(vm):
         for line in c.host.processes():
-            if "--namespace-init" in line or "uvms-init" in line:
+            if "uvms-init" in line:
                 return int(line.split()[0])
         raise vmtest.Failure("no init")
 
@@ -292,7 +292,7 @@ def hostile_keeper(c):
            "while True: keep(1, 7, 1)", "keeper.close()\nos.close(6)\nos.abort()"]
     bin = pathlib.Path(c.host.env["UVMS_VMM_NULL"]).parent.parent / "bin"
     bin.mkdir()
-    for program in ("uvms", "uvms-supervisor", "uvms-guest"):
+    for program in ("uvms", "uvms-supervisor", "uvms-guest", "uvms-init"):
         shutil.copy(vmtest.BUILD / program, bin)
     before = vmtest.UVMS
     vmtest.UVMS = str(bin / "uvms")

@@ -68,7 +68,7 @@ class Bench:
         self.vm = f"sweep{number}"
         if who == "supervisor":
             shutil.copy(vmtest.BUILD / "uvms", self.bin)
-            for helper in ("uvms-vsockd", "uvms-guest", "uvms-vmm-null"):
+            for helper in ("uvms-vsockd", "uvms-guest", "uvms-init", "uvms-vmm-null"):
                 (self.bin / helper).symlink_to(vmtest.BUILD / helper)
 
     def close(self):

@@ -95,7 +95,7 @@ def pid_of(vmtest, host, vm, process, client):
     if process == "client":
         return client.pid
     if process in ("namespace", "passt"):
-        word = {"namespace": "namespace-init", "passt": r"/passt\x00--"}[process]
+        word = {"namespace": "uvms-init", "passt": r"/passt\x00--"}[process]
         pids = [int(line.split()[0]) for line in host.processes() if word in line]
         vmtest.true(pids, f"no {process}")
         return pids[0]

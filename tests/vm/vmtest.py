@@ -137,7 +137,7 @@ def become_user(uid):
     home = pathlib.Path(tempfile.mkdtemp(prefix="uvms-user-", dir="/tmp"))
     home.chmod(0o755)
     (home / "bin").mkdir()
-    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest"):
+    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init"):
         shutil.copy(BUILD / program, home / "bin")
     (home / "state").mkdir()
     link_tree(BASE / "state/store", home / "state/store")
