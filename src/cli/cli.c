@@ -144,6 +144,49 @@ int cli_end_supervisor(const char *name, int fd)
 	return r < 0 ? r : 0;
 }
 
+struct nearest {
+	const char *name; /* borrowed */
+	char best[VM_NAME_MAX + 1];
+	size_t least;
+};
+
+static int nearest_look(const char *name, void *userdata)
+{
+	struct nearest *n = userdata;
+	size_t d = str_distance(name, n->name);
+
+	if (d < n->least) {
+		n->least = d;
+		snprintf(n->best, sizeof n->best, "%s", name);
+	}
+	return 0;
+}
+
+int cli_no_vm(const char *name)
+{
+	struct nearest n = { .name = name, .least = 3 };
+
+	(void)cli_each_vm(nearest_look, &n);
+	if (n.best[0])
+		return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
+			"there is no VM %s; did you mean %s?", name, n.best);
+	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
+		"there is no VM %s", name);
+}
+
+int cli_not_running(const char *name)
+{
+	struct vm_status s = { 0 };
+	CLEANUP_FREE char *next = NULL;
+
+	(void)runtime_dir_sweep(cli_dirs(), name);
+	if (vm_status_look(cli_dirs(), name, &s) < 0)
+		return cli_no_vm(name);
+	vm_status_finish(&s);
+	next = str_printf("uvms start %s", name);
+	return fail(UVMS_EXIT_NOT_FOUND, NULL, str_or(next, "uvms start"), "%s does not run", name);
+}
+
 int cli_call(const char *name, const char *method, struct json_object *parameters,
 	struct json_object **ret_reply, int *ret_fd)
 {
@@ -159,7 +202,7 @@ int cli_call(const char *name, const char *method, struct json_object *parameter
 	fd = cli_connect(name);
 	if (fd < 0) {
 		json_object_put(parameters);
-		return fail_call(name, fd, &f);
+		return fd == -ENOENT ? cli_not_running(name) : fail_call(name, fd, &f);
 	}
 	r = control_client_call(fd, method, parameters, UINT64_MAX, ret_reply, ret_fd, &f);
 	if (r < 0)

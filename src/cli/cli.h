@@ -15,6 +15,12 @@ const struct vm_dirs *cli_dirs(void);
 /* Checks NAME; 0, or the exit code after a complaint. */
 int cli_check_name(const char *name);
 
+/* Says that there is no such VM, and which one may have been meant. The exit code. */
+int cli_no_vm(const char *name);
+
+/* The same for one that must run: it does not, or there is none. */
+int cli_not_running(const char *name);
+
 /* A control connection to NAME, or -errno (no complaint). */
 int cli_connect(const char *name);
 

@@ -8,9 +8,15 @@
 #include "options.h"
 #include "verb-list.h"
 
-static int unknown_verb(const char *word)
+/* Of a verb of two words the second may be the one that is wrong. */
+static int unknown_verb(const char *word, const char *second)
 {
-	const char *near = verbs_suggest(word);
+	char both[64];
+	const char *near = NULL;
+
+	if (second && snprintf(both, sizeof both, "%s %s", word, second) < (int)sizeof both)
+		near = verbs_suggest(both);
+	near = near ? near : verbs_suggest(word);
 
 	if (near)
 		return fail(UVMS_EXIT_USAGE, NULL, NULL, "there is no verb %s; did you mean %s?",
@@ -40,7 +46,7 @@ int main(int argc, char **argv)
 	}
 	v = verbs_find(argc - 1, argv + 1, &words);
 	if (!v)
-		return unknown_verb(argv[1]);
+		return unknown_verb(argv[1], argv[2]);
 	argv += 1 + words;
 	argc -= 1 + words;
 	n = options_parse(v, argc, argv);

@@ -167,8 +167,7 @@ static int run(int argc, char **argv)
 		return fail(
 			UVMS_EXIT_NOT_FOUND, NULL, NULL, "%s never ran: it has no logs", argv[0]);
 	if (dir < 0)
-		return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
-			"there is no VM %s", argv[0]);
+		return cli_no_vm(argv[0]);
 	return print_log(dir, argv[0], file, live);
 }
 

@@ -27,8 +27,7 @@ static int rm(const char *name)
 	int r;
 
 	if (vm < 0)
-		return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
-			"there is no VM %s", name);
+		return cli_no_vm(name);
 	(void)runtime_dir_sweep(cli_dirs(), name);
 	r = runtime_dir_lock(cli_dirs(), name, &rt, holder);
 	if (r == -EBUSY)

@@ -16,8 +16,7 @@ int cli_start(const char *name)
 		CLEANUP_CLOSE int vm = vm_dirs_open_vm(cli_dirs(), name, false);
 
 		if (vm < 0)
-			return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms run --name makes one",
-				"there is no VM %s", name);
+			return cli_no_vm(name);
 		r = cli_launch(name, false, &client);
 	}
 	return r ? r : cli_wait_ready(name, client);

@@ -29,8 +29,7 @@ static int look(const char *name, struct vm_status *ret)
 	(void)runtime_dir_sweep(cli_dirs(), name);
 	r = vm_status_look(cli_dirs(), name, ret);
 	if (r == -ENOENT)
-		return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
-			"there is no VM %s", name);
+		return cli_no_vm(name);
 	if (r < 0)
 		return fail(
 			UVMS_EXIT_FAILED, strerror(-r), NULL, "%s's status cannot be read", name);

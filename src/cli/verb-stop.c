@@ -55,8 +55,7 @@ static int not_running(const char *name)
 	vm_status_finish(&s);
 	if (r == 0)
 		return 0; /* what was asked for is so */
-	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
-		"there is no VM %s", name);
+	return cli_no_vm(name);
 }
 
 static struct json_object *stop_parameters(uint64_t timeout_usec, bool force)

@@ -32,8 +32,7 @@ static int already(const char *name)
 		return 0;
 	if (r == 0)
 		return fail(UVMS_EXIT_FAILED, NULL, "uvms start it", "%s does not run", name);
-	return fail(UVMS_EXIT_NOT_FOUND, NULL, "uvms ls -a shows what there is",
-		"there is no VM %s", name);
+	return cli_no_vm(name);
 }
 
 static int run(int argc, char **argv)
