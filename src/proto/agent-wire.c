@@ -92,6 +92,14 @@ static void xfer_attach(struct wire *w, struct agent_wire_msg *m)
 		wire_u64(w, &m->attach.offsets[i]);
 }
 
+static void xfer_attached(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range8(w, &m->attached.flags, 0, AGENT_ATTACHED_FLAGS);
+	wire_u32(w, &m->attached.pid);
+	wire_u64(w, &m->attached.received);
+	wire_u32(w, &m->attached.signal_last);
+}
+
 static void xfer_forward(struct wire *w, struct agent_wire_msg *m)
 {
 	wire_range8(w, &m->forward.kind, AGENT_FORWARD_TCP, AGENT_FORWARD_VSOCK);
@@ -169,6 +177,17 @@ static void xfer_signal(struct wire *w, struct agent_wire_msg *m)
 	wire_range8(w, &m->signal.signo, 1, SIGNO_MAX);
 }
 
+static void xfer_signal_n(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range32(w, &m->signal_n.number, 1, UINT32_MAX);
+	wire_range8(w, &m->signal_n.signo, 1, SIGNO_MAX);
+}
+
+static void xfer_signal_ack(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range32(w, &m->signal_ack.number, 1, UINT32_MAX);
+}
+
 static void xfer_winsize(struct wire *w, struct agent_wire_msg *m)
 {
 	wire_u16(w, &m->winsize.rows);
@@ -218,6 +237,7 @@ static const struct {
 	[AGENT_WIRE_FAILED] = { "FAILED", xfer_failed },
 	[AGENT_WIRE_FORWARD_OK] = { "FORWARD_OK", xfer_nothing },
 	[AGENT_WIRE_INFO_REPLY] = { "INFO_REPLY", xfer_info_reply },
+	[AGENT_WIRE_ATTACHED] = { "ATTACHED", xfer_attached },
 	[AGENT_WIRE_DATA] = { "DATA", xfer_data },
 	[AGENT_WIRE_EOF] = { "EOF", xfer_eof },
 	[AGENT_WIRE_ACK] = { "ACK", xfer_ack },
@@ -225,6 +245,9 @@ static const struct {
 	[AGENT_WIRE_WINSIZE] = { "WINSIZE", xfer_winsize },
 	[AGENT_WIRE_EXIT] = { "EXIT", xfer_exit },
 	[AGENT_WIRE_EXIT_ACK] = { "EXIT_ACK", xfer_nothing },
+	[AGENT_WIRE_SIGNAL_N] = { "SIGNAL_N", xfer_signal_n },
+	[AGENT_WIRE_SIGNAL_ACK] = { "SIGNAL_ACK", xfer_signal_ack },
+	[AGENT_WIRE_HANGUP] = { "HANGUP", xfer_nothing },
 };
 
 static void xfer_header(struct wire *w, uint32_t *length, uint8_t *type)

@@ -43,9 +43,30 @@
  *	          send SIGNAL (to the foreground group of a TTY, else to the session's process group) and
  *	          WINSIZE. EXIT comes last, after all output; streams that a grandchild holds open are
  *	          given up 100 ms after the process's end, then EXIT comes without their EOF. EXIT_ACK
- *	          ends the session. A host that closes before: SIGHUP, 5 s later SIGKILL, to the group.
+ *	          ends the session. A host that closes before: SIGHUP, 5 s later SIGKILL, to the group; from
+ *	          version 2 on not before the time that ATTACH has.
  *	          With AGENT_EXEC_MAIN the VM powers off when the session is over.
- *	ATTACH    reserved; answered by FAILED{125, EOPNOTSUPP}.
+ *	          From version 2 on the host may number its signals: SIGNAL_N{1, 2, …}, after STARTED. The
+ *	          guest delivers each number once, in order, and answers SIGNAL_ACK with the last number
+ *	          that it has delivered.
+ *	ATTACH    from version 2 on; before, it is answered by FAILED{125, EOPNOTSUPP}. A session outlives its
+ *	          connection: when that is lost, the guest goes on as far as the windows reach and waits. ATTACH
+ *	          {id, bytes of streams 1 and 2 received so far; 0 for stream 0} makes this connection the
+ *	          session's, also when the guest thinks that it has one: the older is closed then. ATTACHED says
+ *	          whether STARTED was sent, how much of stream 0 and whether its EOF was received, and the last
+ *	          SIGNAL_N. Then both go on from there: each sends again what the other has not received
+ *	          (DATA, EOF, SIGNAL_N), an ACK for each stream that it receives, the host WINSIZE, the guest
+ *	          EXIT if it came to that. STARTED comes only if ATTACHED did not say it. What was received
+ *	          is never sent again.
+ *	          FAILED{125, ENOENT}: no session ever had that id, so the EXEC has not arrived and may be sent
+ *	          again with the same id. An EXEC whose id is known gets FAILED{125, EEXIST} and changes
+ *	          nothing. FAILED{125, ESRCH}: that session is over, or was given up.
+ *	          How long a session without a connection waits: AGENT_WIRE_GRACE_MS. If the agent's call home
+ *	          was lost too (the device was replaced), until AGENT_WIRE_RETURN_MS after that stands again;
+ *	          AGENT_WIRE_KEEP_MS in all. Then SIGHUP, 5 s later SIGKILL. The exit status and the rest of
+ *	          the output of a process that has ended are kept for AGENT_WIRE_KEEP_MS; of an
+ *	          AGENT_EXEC_MAIN one only as long as it would have waited.
+ *	          HANGUP (from version 2 on) says that the host closes for good: SIGHUP at once.
  *	FORWARD   FORWARD_OK or FAILED; after FORWARD_OK the connection carries raw bytes, no frames, and
  *	          a half-close (shutdown(2)) in either direction is passed on.
  *	INFO      INFO_REPLY, and the guest closes.
@@ -70,26 +91,31 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define AGENT_WIRE_VERSION     1
-#define AGENT_PORT             1023
+#define AGENT_WIRE_VERSION        2 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP */
+#define AGENT_PORT                1023
 
-#define AGENT_WIRE_HEADER      8
-#define AGENT_WIRE_PAYLOAD_MAX (64 * 1024 + 64)
-#define AGENT_WIRE_FRAME_MAX   (AGENT_WIRE_HEADER + AGENT_WIRE_PAYLOAD_MAX)
+#define AGENT_WIRE_HEADER         8
+#define AGENT_WIRE_PAYLOAD_MAX    (64 * 1024 + 64)
+#define AGENT_WIRE_FRAME_MAX      (AGENT_WIRE_HEADER + AGENT_WIRE_PAYLOAD_MAX)
 
-#define AGENT_WIRE_SECRET      32
-#define AGENT_WIRE_SEED        64
-#define AGENT_WIRE_ID          16
-#define AGENT_WIRE_DATA_MAX    (32 * 1024) /* bytes in one DATA */
-#define AGENT_WIRE_WINDOW      (64 * 1024) /* unacknowledged bytes per stream and direction */
-#define AGENT_WIRE_ARGS_MAX    1024
-#define AGENT_WIRE_ENV_MAX     1024
-#define AGENT_WIRE_TEXT_MAX    4096 /* READY, LOG, FAILED */
-#define AGENT_WIRE_INFO_MAX    (16 * 1024)
-#define AGENT_WIRE_PATH_MAX    4095
-#define AGENT_WIRE_USER_MAX    255
-#define AGENT_WIRE_TERM_MAX    63
-#define AGENT_WIRE_COPY_MAX    (64 * 1024) /* bytes in one COPY_DATA */
+#define AGENT_WIRE_SECRET         32
+#define AGENT_WIRE_SEED           64
+#define AGENT_WIRE_ID             16
+#define AGENT_WIRE_DATA_MAX       (32 * 1024) /* bytes in one DATA */
+#define AGENT_WIRE_WINDOW         (64 * 1024) /* unacknowledged bytes per stream and direction */
+#define AGENT_WIRE_ARGS_MAX       1024
+#define AGENT_WIRE_ENV_MAX        1024
+#define AGENT_WIRE_TEXT_MAX       4096 /* READY, LOG, FAILED */
+#define AGENT_WIRE_INFO_MAX       (16 * 1024)
+#define AGENT_WIRE_PATH_MAX       4095
+#define AGENT_WIRE_USER_MAX       255
+#define AGENT_WIRE_TERM_MAX       63
+#define AGENT_WIRE_COPY_MAX       (64 * 1024) /* bytes in one COPY_DATA */
+
+#define AGENT_WIRE_VERSION_ATTACH 2
+#define AGENT_WIRE_GRACE_MS       2000
+#define AGENT_WIRE_RETURN_MS      (10 * 1000)
+#define AGENT_WIRE_KEEP_MS        (60 * 1000)
 
 enum agent_wire_type {
 	/* call home */
@@ -123,6 +149,7 @@ enum agent_wire_type {
 	AGENT_WIRE_FAILED = 0x31,
 	AGENT_WIRE_FORWARD_OK = 0x32,
 	AGENT_WIRE_INFO_REPLY = 0x33,
+	AGENT_WIRE_ATTACHED = 0x34,
 	/* a session's streams */
 	AGENT_WIRE_DATA = 0x40,
 	AGENT_WIRE_EOF = 0x41,
@@ -131,6 +158,9 @@ enum agent_wire_type {
 	AGENT_WIRE_WINSIZE = 0x44,
 	AGENT_WIRE_EXIT = 0x45,
 	AGENT_WIRE_EXIT_ACK = 0x46,
+	AGENT_WIRE_SIGNAL_N = 0x47,
+	AGENT_WIRE_SIGNAL_ACK = 0x48,
+	AGENT_WIRE_HANGUP = 0x49,
 };
 
 enum agent_wire_stage {
@@ -166,6 +196,12 @@ enum agent_wire_exec_flags {
 	AGENT_EXEC_STDIN = 1 << 1, /* else /dev/null; implied by TTY */
 	AGENT_EXEC_MAIN = 1 << 2,
 	AGENT_EXEC_FLAGS = (1 << 3) - 1,
+};
+
+enum agent_wire_attached_flags {
+	AGENT_ATTACHED_STARTED = 1 << 0,   /* pid is valid */
+	AGENT_ATTACHED_STDIN_END = 1 << 1, /* EOF of stream 0 was received */
+	AGENT_ATTACHED_FLAGS = (1 << 2) - 1,
 };
 
 enum agent_wire_copy_flags {
@@ -262,6 +298,12 @@ struct agent_wire_msg {
 			uint64_t offsets[AGENT_STREAMS]; /* received so far */
 		} attach;
 		struct {
+			uint8_t flags; /* enum agent_wire_attached_flags */
+			uint32_t pid;
+			uint64_t received;    /* of stream 0 */
+			uint32_t signal_last; /* number of the last SIGNAL_N; 0: none */
+		} attached;
+		struct {
 			uint8_t kind; /* enum agent_wire_forward */
 			uint32_t port;
 			struct wire_str path;
@@ -312,6 +354,13 @@ struct agent_wire_msg {
 		struct {
 			uint8_t signo; /* 1 … 64 */
 		} signal;
+		struct {
+			uint32_t number;
+			uint8_t signo;
+		} signal_n;
+		struct {
+			uint32_t number;
+		} signal_ack;
 		struct {
 			uint16_t rows, cols;
 		} winsize;

@@ -53,6 +53,10 @@ static const struct agent_wire_msg samples[] = {
 	{ .type = AGENT_WIRE_WINSIZE, .winsize = { 24, 80 } },
 	{ .type = AGENT_WIRE_EXIT, .exit = { AGENT_EXITED, 255, 0 } },
 	{ .type = AGENT_WIRE_EXIT_ACK },
+	{ .type = AGENT_WIRE_ATTACHED, .attached = { AGENT_ATTACHED_FLAGS, 42, 1ULL << 40, 7 } },
+	{ .type = AGENT_WIRE_SIGNAL_N, .signal_n = { 7, 64 } },
+	{ .type = AGENT_WIRE_SIGNAL_ACK, .signal_ack = { UINT32_MAX } },
+	{ .type = AGENT_WIRE_HANGUP },
 };
 
 static uint8_t buf[AGENT_WIRE_FRAME_MAX], again[AGENT_WIRE_FRAME_MAX];
@@ -151,6 +155,11 @@ static void test_fields_out_of_range(void **state)
 		{ .type = AGENT_WIRE_SIGNAL, .signal = { 0 } },
 		{ .type = AGENT_WIRE_SIGNAL, .signal = { 65 } },
 		{ .type = AGENT_WIRE_EXIT, .exit = { AGENT_EXITED, 256, 0 } },
+		{ .type = AGENT_WIRE_ATTACHED, .attached = { AGENT_ATTACHED_FLAGS + 1, 0, 0, 0 } },
+		{ .type = AGENT_WIRE_SIGNAL_N, .signal_n = { 0, 1 } },
+		{ .type = AGENT_WIRE_SIGNAL_N, .signal_n = { 1, 0 } },
+		{ .type = AGENT_WIRE_SIGNAL_N, .signal_n = { 1, 65 } },
+		{ .type = AGENT_WIRE_SIGNAL_ACK, .signal_ack = { 0 } },
 		{ .type = AGENT_WIRE_ACK, .ack = { 3, 0 } },
 		{ .type = AGENT_WIRE_DATA, .data = { 0, 0, "", 0 } },
 		{ .type = AGENT_WIRE_DATA, .data = { 0, 0, many, sizeof many } },
