@@ -81,7 +81,7 @@ static void agent_check_stopped(struct guest_agent *a, bool have_children)
 {
 	if (!a->stopping || have_children)
 		return;
-	if (a->conns.n_sessions == 0)
+	if (a->conns.sessions.n == 0)
 		agent_end(a, a->ending);
 	else
 		guest_timer_arm(&a->timer, &a->loop, LAST_MS, agent_last_words_over);
@@ -251,6 +251,13 @@ static int agent_signals_init(struct guest_agent *a)
 
 /* ---- life ---- */
 
+static struct guest_session_home agent_home_standing(void *user)
+{
+	const struct guest_home *h = &((struct guest_agent *)user)->home;
+
+	return (struct guest_session_home){ h->is_welcome, h->lost_usec, h->welcome_usec };
+}
+
 static int agent_listen(struct guest_agent *a)
 {
 	int fd = guest_transport_listen(&a->config->transport);
@@ -260,8 +267,9 @@ static int agent_listen(struct guest_agent *a)
 	a->conns.loop = &a->loop;
 	a->conns.reaper = &a->reaper;
 	a->conns.secret = a->config->secret;
-	a->conns.main_over = agent_main_over;
-	a->conns.user = a;
+	a->conns.main_over = a->conns.sessions.main_over = agent_main_over;
+	a->conns.sessions.home = agent_home_standing;
+	a->conns.user = a->conns.sessions.user = a;
 	return guest_conn_set_init(&a->conns, fd);
 }
 

@@ -27,7 +27,8 @@ struct guest_conn {
 	struct guest_timer timer;
 	enum conn_state state;
 	bool ends_vm;                  /* it had the MAIN session, which is over */
-	struct guest_session *session; /* owned while both live; see conn_session_over() */
+	bool hangup;                   /* the host closes for good */
+	struct guest_session *session; /* borrowed from the set; see conn_session_over() */
 	struct guest_forward *forward; /* owned until opened */
 	LIST_ENTRY(guest_conn) link;   /* in guest_conn_set.conns, newest first */
 };
@@ -60,16 +61,6 @@ static void conn_end(struct guest_conn *c)
 
 /* ---- sessions ---- */
 
-static void set_session_over(struct guest_conn_set *set, struct guest_session *s)
-{
-	bool is_main = guest_session_is_main(s);
-
-	guest_session_destroy(s);
-	set->n_sessions--;
-	if (is_main)
-		set->main_over(set->user);
-}
-
 /* The end of the VM waits for the connection's: what was sent last has to arrive. */
 static void conn_session_over(struct guest_session *s, void *user)
 {
@@ -77,42 +68,52 @@ static void conn_session_over(struct guest_session *s, void *user)
 
 	c->session = NULL;
 	c->ends_vm = guest_session_is_main(s);
-	guest_session_destroy(s);
-	c->set->n_sessions--;
+	guest_session_set_over(&c->set->sessions, s);
 	conn_end(c);
 }
 
-static void lost_session_over(struct guest_session *s, void *user)
+static void conn_session_moved(struct guest_session *s, void *user)
 {
-	set_session_over(user, s);
+	struct guest_conn *c = user;
+
+	c->session = NULL;
+	conn_destroy(c);
 }
 
-static int conn_refuse_session(struct guest_conn *c)
+static struct guest_session_owner conn_owner(struct guest_conn *c)
 {
-	char text[64];
-
-	snprintf(text, sizeof text, "too many sessions: %d are open", GUEST_SESSION_MAX);
-	guest_frames_send(&c->frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
-					      .failed = { 125, EAGAIN, wire_str_from(text) } });
-	return -EAGAIN;
+	return (struct guest_session_owner){
+		.over = conn_session_over, .moved = conn_session_moved, .user = c
+	};
 }
 
 static int conn_exec(struct guest_conn *c, const struct agent_wire_msg *m)
 {
-	struct guest_session_owner owner = { .over = conn_session_over, .user = c };
+	struct guest_session_owner owner = conn_owner(c);
 	int r;
 
-	r = c->set->n_sessions < GUEST_SESSION_MAX
-		    ? guest_session_create(
-			      m, &c->frames, c->set->loop, c->set->reaper, &owner, &c->session)
-		    : conn_refuse_session(c);
+	r = guest_session_set_exec(&c->set->sessions, m, &c->frames, &owner, &c->session);
 	if (r < 0) {
-		c->ends_vm = m->exec.flags & AGENT_EXEC_MAIN;
+		c->ends_vm = r != -EEXIST && (m->exec.flags & AGENT_EXEC_MAIN);
 		conn_end(c);
 		return 0;
 	}
-	c->set->n_sessions++;
 	c->state = CONN_SESSION;
+	return 0;
+}
+
+static int conn_attach(struct guest_conn *c, const struct agent_wire_msg *m)
+{
+	struct guest_session_owner owner = conn_owner(c);
+	int r;
+
+	r = guest_session_set_attach(&c->set->sessions, m, &c->frames, &owner, &c->session);
+	if (r == -EBADMSG)
+		return r;
+	if (r < 0)
+		conn_end(c);
+	else
+		c->state = CONN_SESSION;
 	return 0;
 }
 
@@ -138,15 +139,6 @@ static int conn_forward(struct guest_conn *c, const struct agent_wire_msg *m)
 	}
 	c->state = CONN_FORWARD;
 	guest_frames_pause(&c->frames);
-	return 0;
-}
-
-static int conn_attach(struct guest_conn *c)
-{
-	guest_frames_send(&c->frames,
-		&(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
-			.failed = { 125, EOPNOTSUPP, wire_str_from("not supported yet") } });
-	conn_end(c);
 	return 0;
 }
 
@@ -184,7 +176,7 @@ static int conn_request(struct guest_conn *c, const struct agent_wire_msg *m)
 	guest_timer_stop(&c->timer);
 	switch (m->type) {
 	case AGENT_WIRE_EXEC: return conn_exec(c, m);
-	case AGENT_WIRE_ATTACH: return conn_attach(c);
+	case AGENT_WIRE_ATTACH: return conn_attach(c, m);
 	case AGENT_WIRE_FORWARD: return conn_forward(c, m);
 	case AGENT_WIRE_INFO: return conn_info(c);
 	case AGENT_WIRE_COPY_GET:
@@ -222,7 +214,9 @@ static int conn_message(struct guest_frames *f, const struct agent_wire_msg *m)
 	switch (c->state) {
 	case CONN_AUTH: return conn_auth(c, m);
 	case CONN_REQUEST: return conn_request(c, m);
-	case CONN_SESSION: return guest_session_message(c->session, m);
+	case CONN_SESSION:
+		c->hangup = m->type == AGENT_WIRE_HANGUP;
+		return c->hangup ? -ECONNRESET : guest_session_message(c->session, m);
 	default: return -EBADMSG;
 	}
 }
@@ -238,14 +232,13 @@ static void conn_room(struct guest_frames *f)
 static void conn_closed(struct guest_frames *f)
 {
 	struct guest_conn *c = GUEST_CONTAINER(f, struct guest_conn, frames);
-	struct guest_session_owner owner = { .over = lost_session_over, .user = c->set };
+	struct guest_conn_set *set = c->set;
 	struct guest_session *s = TAKE_PTR(c->session);
+	bool hangup = c->hangup;
 
-	if (s)
-		guest_session_set_owner(s, &owner);
 	conn_destroy(c);
 	if (s)
-		guest_session_detach(s);
+		guest_session_set_lost(&set->sessions, s, hangup);
 }
 
 /* ---- the listener ---- */
@@ -301,7 +294,8 @@ static void set_accept(struct guest_source *s, uint32_t events)
 int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume)
 {
 	set->fd = listen_fd_consume;
-	set->forwards.loop = set->loop;
+	set->forwards.loop = set->sessions.loop = set->loop;
+	set->sessions.reaper = set->reaper;
 	LIST_INIT(&set->conns);
 	guest_source_init(&set->listener, set->loop, set->fd, set_accept);
 	guest_source_set(&set->listener, EPOLLIN);
@@ -315,8 +309,7 @@ void guest_conn_set_finish(struct guest_conn_set *set)
 	guest_source_stop(&set->listener);
 	set->fd = fd_close(set->fd);
 	guest_copy_set_finish(&set->copies);
-	while ((c = LIST_FIRST(&set->conns))) {
-		guest_session_destroy(TAKE_PTR(c->session));
+	while ((c = LIST_FIRST(&set->conns)))
 		conn_destroy(c);
-	}
+	guest_session_set_finish(&set->sessions);
 }

@@ -5,18 +5,17 @@
  * thing only, AUTH, until it has shown the secret; it has 2 s for that, and at most
  * GUEST_CONN_UNAUTHENTICATED_MAX such connections exist: one more closes the oldest. After AUTH_OK
  * comes one request within 10 s, which says what the rest of the connection is. There may be
- * GUEST_SESSION_MAX sessions (those whose host has gone count until their process is dead) and
- * GUEST_FORWARD_MAX forwards and GUEST_COPY_MAX copies; one more gets FAILED, and the control channel is not theirs to fill. A malformed or misplaced frame
- * closes its connection; the session that belonged to it is treated as one whose host has gone.
+ * GUEST_SESSION_MAX sessions (guest-session-set.h), GUEST_FORWARD_MAX forwards and GUEST_COPY_MAX
+ * copies; one more gets FAILED, and the control channel is not theirs to fill. A malformed or
+ * misplaced frame closes its connection; a session that belonged to it has lost it.
  */
 #pragma once
 
 #include "guest-copy.h"
 #include "guest-forward.h"
-#include "guest-session.h"
+#include "guest-session-set.h"
 
 #define GUEST_CONN_UNAUTHENTICATED_MAX 16
-#define GUEST_SESSION_MAX              64
 
 /*
  * All that can be at once: those that say what they want, sessions (6 descriptors each), forwards
@@ -35,9 +34,11 @@ struct guest_conn_set {
 
 	struct guest_source listener;
 	int fd; /* owned */
+	struct guest_session_set
+		sessions; /* its home, main_over and user are the caller's to set */
 	struct guest_forward_set forwards;
 	struct guest_copy_set copies;
-	size_t n, n_unauthenticated, n_sessions;
+	size_t n, n_unauthenticated;
 	LIST_HEAD(, guest_conn) conns;
 };
 

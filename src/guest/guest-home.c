@@ -51,6 +51,7 @@ static int home_welcome(struct guest_home *h, const struct agent_wire_msg *m)
 	if (h->is_welcome)
 		return -EBADMSG;
 	h->is_welcome = true;
+	h->welcome_usec = guest_loop_now_usec();
 	h->retry_ms = 0;
 	guest_timer_stop(&h->timer);
 	if (!h->leave_clock)
@@ -172,6 +173,7 @@ static void home_lost(struct guest_home *h)
 		return;
 	}
 	if (stood) {
+		h->lost_usec = guest_loop_now_usec();
 		guest_timer_arm(&h->timer, h->loop, RETRY_LOST_MS, home_dial);
 		return;
 	}

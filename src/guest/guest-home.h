@@ -24,7 +24,9 @@ struct guest_home {
 	int fd; /* owned; while dialling */
 	bool connected, is_welcome, is_ending;
 	uint64_t retry_ms;
-	uint8_t ready_state; /* 0: not yet; sent again after a lost connection */
+	uint64_t lost_usec;    /* when a channel that stood was lost last; 0: never */
+	uint64_t welcome_usec; /* when the last one came to stand */
+	uint8_t ready_state;   /* 0: not yet; sent again after a lost connection */
 	char ready_text[AGENT_WIRE_TEXT_MAX + 1];
 };
 

@@ -8,27 +8,29 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/param.h>
+#include <sys/socket.h>
 
-#define GRACE_MS    100       /* for descendants that hold the streams after the process's end */
-#define HANGUP_MS   5000      /* SIGHUP to SIGKILL */
-#define EXIT_ACK_MS 60 * 1000 /* how long an exit status is kept */
-#define TTY_EOF     0x04
+#define GRACE_MS  100  /* for descendants that hold the streams after the process's end */
+#define HANGUP_MS 5000 /* SIGHUP to SIGKILL */
+#define TTY_EOF   0x04
 
 struct out_stream {
 	struct guest_source source;
 	int fd; /* owned */
 	uint8_t index;
-	uint64_t sent, acked;
-	uint64_t drain_until; /* offset up to which data was there when the process ended */
+	uint64_t acked, sent, got; /* got: read from the process; [acked, got) is in buf */
+	uint64_t drain_until;      /* offset up to which data was there when the process ended */
+	bool ended;                /* EOF was read */
+	uint8_t *buf;              /* owned; AGENT_WIRE_WINDOW bytes, offset N is at N % that */
 };
 
 struct in_stream {
 	struct guest_source source;
 	int fd; /* owned */
 	uint64_t received, consumed;
-	bool eof, dead; /* dead: nobody reads it, data is dropped */
-	uint8_t *buf;   /* owned; AGENT_WIRE_WINDOW bytes, [start, start + received - consumed) */
-	size_t start;
+	bool ended;     /* EOF was received */
+	bool eof, dead; /* eof: and has to be passed on; dead: nobody reads it, data is dropped */
+	uint8_t *buf;   /* owned; AGENT_WIRE_WINDOW bytes, offset N is at N % that */
 };
 
 enum session_state {
@@ -40,13 +42,16 @@ enum session_state {
 
 struct guest_session {
 	struct guest_proc proc;
-	struct guest_timer timer;
+	struct guest_timer timer;    /* of the state */
+	struct guest_timer patience; /* without a connection: until it is given up */
 	struct guest_loop *loop;     /* borrowed */
 	struct guest_frames *frames; /* borrowed; NULL when lost */
 	struct guest_session_owner owner;
 	enum session_state state;
-	bool is_main;
+	bool is_main, hung_up;
 	uint8_t id[AGENT_WIRE_ID];
+	uint64_t lost_usec;
+	uint32_t signal_last; /* number of the last SIGNAL_N */
 	struct in_stream in;
 	struct out_stream out[2]; /* stdout, stderr */
 	siginfo_t ending;
@@ -54,8 +59,9 @@ struct guest_session {
 
 static void session_send(struct guest_session *s, const struct agent_wire_msg *m)
 {
-	if (s->frames)
-		guest_frames_send(s->frames, m);
+	/* what could not be queued is missed by the host: it has to attach again */
+	if (s->frames && guest_frames_send(s->frames, m) == -ENOMEM)
+		shutdown(s->frames->fd, SHUT_RDWR);
 }
 
 static void session_over(struct guest_session *s)
@@ -86,9 +92,9 @@ static bool out_is_open(const struct out_stream *o)
 
 static uint64_t out_window(const struct guest_session *s, const struct out_stream *o)
 {
-	if (!s->frames || !guest_frames_has_room(s->frames))
+	if (s->frames && !guest_frames_has_room(s->frames))
 		return 0;
-	return AGENT_WIRE_WINDOW - (o->sent - o->acked);
+	return AGENT_WIRE_WINDOW - (o->got - o->acked);
 }
 
 static void out_update(struct guest_session *s, struct out_stream *o)
@@ -114,7 +120,7 @@ static void session_send_exit(struct guest_session *s)
 		out_close(&s->out[i]);
 	s->state = SESSION_EXITED;
 	session_send(s, &m);
-	guest_timer_arm(&s->timer, s->loop, EXIT_ACK_MS, session_timeout);
+	guest_timer_arm(&s->timer, s->loop, AGENT_WIRE_KEEP_MS, session_timeout);
 }
 
 static void session_check_drained(struct guest_session *s)
@@ -123,28 +129,44 @@ static void session_check_drained(struct guest_session *s)
 		session_send_exit(s);
 }
 
-static void out_eof(struct guest_session *s, struct out_stream *o)
+static void out_send_eof(struct guest_session *s, const struct out_stream *o)
 {
-	out_close(o);
-	session_send(s,
-		&(struct agent_wire_msg){ .type = AGENT_WIRE_EOF, .eof = { o->index, o->sent } });
-	session_check_drained(s);
+	if (o->ended)
+		session_send(s, &(struct agent_wire_msg){
+					.type = AGENT_WIRE_EOF, .eof = { o->index, o->got } });
+}
+
+/* What the connection has not had yet. */
+static void out_send(struct guest_session *s, struct out_stream *o)
+{
+	while (s->frames && o->sent < o->got) {
+		size_t at = o->sent % AGENT_WIRE_WINDOW;
+		size_t n = MIN(o->got - o->sent, (uint64_t)AGENT_WIRE_DATA_MAX);
+
+		n = MIN(n, AGENT_WIRE_WINDOW - at);
+		session_send(s, &(struct agent_wire_msg){ .type = AGENT_WIRE_DATA,
+					.data = { o->index, o->sent, o->buf + at, (uint32_t)n } });
+		o->sent += n;
+	}
 }
 
 static void out_read(struct guest_session *s, struct out_stream *o)
 {
-	uint8_t buf[AGENT_WIRE_DATA_MAX];
-	ssize_t n = read(o->fd, buf, MIN(out_window(s, o), sizeof buf));
+	size_t at = o->got % AGENT_WIRE_WINDOW;
+	size_t room = MIN(out_window(s, o), (uint64_t)AGENT_WIRE_DATA_MAX);
+	ssize_t n = read(o->fd, o->buf + at, MIN(room, AGENT_WIRE_WINDOW - at));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) { /* a TTY nobody has open any more gives EIO */
-		out_eof(s, o);
+		out_close(o);
+		o->ended = true;
+		out_send_eof(s, o);
+		session_check_drained(s);
 		return;
 	}
-	session_send(s, &(struct agent_wire_msg){ .type = AGENT_WIRE_DATA,
-				.data = { o->index, o->sent, buf, (uint32_t)n } });
-	o->sent += (uint64_t)n;
+	o->got += (uint64_t)n;
+	out_send(s, o);
 	out_update(s, o);
 }
 
@@ -173,7 +195,7 @@ static void session_grace(struct guest_timer *t)
 	struct guest_session *s = GUEST_CONTAINER(t, struct guest_session, timer);
 
 	for (size_t i = 0; i < 2; i++)
-		if (out_is_open(&s->out[i]) && s->out[i].sent < s->out[i].drain_until) {
+		if (out_is_open(&s->out[i]) && s->out[i].got < s->out[i].drain_until) {
 			guest_timer_arm(t, s->loop, GRACE_MS, session_grace);
 			return;
 		}
@@ -189,7 +211,7 @@ static void session_drain(struct guest_session *s)
 
 		if (out_is_open(o))
 			ioctl(o->fd, FIONREAD, &pending);
-		o->drain_until = o->sent + (uint64_t)pending;
+		o->drain_until = o->got + (uint64_t)pending;
 	}
 	guest_timer_arm(&s->timer, s->loop, GRACE_MS, session_grace);
 	session_check_drained(s);
@@ -214,7 +236,6 @@ static void in_consume(struct guest_session *s, size_t n)
 	struct in_stream *in = &s->in;
 
 	in->consumed += n;
-	in->start = (in->start + n) % AGENT_WIRE_WINDOW;
 	session_send(s, &(struct agent_wire_msg){
 				.type = AGENT_WIRE_ACK, .ack = { AGENT_STDIN, in->consumed } });
 }
@@ -225,8 +246,9 @@ static void in_write(struct guest_session *s)
 	struct in_stream *in = &s->in;
 
 	while (!in->dead && in_pending(in) > 0) {
-		size_t n = MIN(in_pending(in), AGENT_WIRE_WINDOW - in->start);
-		ssize_t w = write(in->fd, in->buf + in->start, n);
+		size_t at = in->consumed % AGENT_WIRE_WINDOW;
+		size_t n = MIN(in_pending(in), AGENT_WIRE_WINDOW - at);
+		ssize_t w = write(in->fd, in->buf + at, n);
 
 		if (w < 0 && (errno == EAGAIN || errno == EINTR))
 			break;
@@ -255,10 +277,10 @@ static void in_event(struct guest_source *src, uint32_t events)
 static int in_data(struct guest_session *s, const struct agent_wire_msg *m)
 {
 	struct in_stream *in = &s->in;
-	size_t at = (in->start + in_pending(in)) % AGENT_WIRE_WINDOW, n = m->data.n_bytes;
+	size_t at = in->received % AGENT_WIRE_WINDOW, n = m->data.n_bytes;
 	size_t first = MIN(n, AGENT_WIRE_WINDOW - at);
 
-	if (m->data.stream != AGENT_STDIN || !in->buf || in->eof ||
+	if (m->data.stream != AGENT_STDIN || !in->buf || in->ended ||
 		m->data.offset != in->received || n > AGENT_WIRE_WINDOW - in_pending(in))
 		return -EBADMSG;
 	memcpy(in->buf + at, m->data.bytes, first);
@@ -271,9 +293,10 @@ static int in_data(struct guest_session *s, const struct agent_wire_msg *m)
 
 static int in_eof(struct guest_session *s, const struct agent_wire_msg *m)
 {
-	if (m->eof.stream != AGENT_STDIN || !s->in.buf || m->eof.offset != s->in.received)
+	if (m->eof.stream != AGENT_STDIN || !s->in.buf || s->in.ended ||
+		m->eof.offset != s->in.received)
 		return -EBADMSG;
-	s->in.eof = true;
+	s->in.ended = s->in.eof = true;
 	if (s->state != SESSION_STARTING)
 		in_write(s);
 	return 0;
@@ -308,7 +331,7 @@ static void session_exited(struct guest_proc *p, const siginfo_t *ending)
 	struct guest_session *s = GUEST_CONTAINER(p, struct guest_session, proc);
 
 	s->ending = *ending;
-	if (!s->frames)
+	if (s->hung_up)
 		session_over(s);
 	else
 		session_drain(s);
@@ -330,6 +353,19 @@ static void session_take_streams(struct guest_session *s)
 		guest_source_init(&s->in.source, s->loop, s->in.fd, in_event);
 }
 
+static int session_buffers(struct guest_session *s, const struct guest_proc_spec *spec)
+{
+	if (spec->tty || spec->with_stdin)
+		s->in.buf = malloc(AGENT_WIRE_WINDOW);
+	s->out[0].buf = malloc(AGENT_WIRE_WINDOW);
+	if (!spec->tty)
+		s->out[1].buf = malloc(AGENT_WIRE_WINDOW);
+	if (((spec->tty || spec->with_stdin) && !s->in.buf) || !s->out[0].buf ||
+		(!spec->tty && !s->out[1].buf))
+		return -ENOMEM;
+	return 0;
+}
+
 static int session_start(struct guest_session *s, const struct agent_wire_msg *m,
 	struct guest_reaper *reaper, const char **ret_step)
 {
@@ -348,11 +384,9 @@ static int session_start(struct guest_session *s, const struct agent_wire_msg *m
 	int r;
 
 	*ret_step = "memory";
-	if (spec.tty || spec.with_stdin) {
-		s->in.buf = malloc(AGENT_WIRE_WINDOW);
-		if (!s->in.buf)
-			return -ENOMEM;
-	}
+	r = session_buffers(s, &spec);
+	if (r < 0)
+		return r;
 	s->proc.on_started = session_started;
 	s->proc.on_failed = session_failed;
 	s->proc.on_exit = session_exited;
@@ -393,9 +427,12 @@ void guest_session_destroy(struct guest_session *s)
 	if (!s)
 		return;
 	guest_timer_stop(&s->timer);
+	guest_timer_stop(&s->patience);
 	in_close(&s->in);
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; i < 2; i++) {
 		out_close(&s->out[i]);
+		free(s->out[i].buf);
+	}
 	guest_proc_finish(&s->proc);
 	free(s->in.buf);
 	free(s);
@@ -418,6 +455,20 @@ static int session_ack(struct guest_session *s, const struct agent_wire_msg *m)
 	return 0;
 }
 
+/* Each number once: what comes again after ATTACH is only answered. */
+static int session_signal_n(struct guest_session *s, const struct agent_wire_msg *m)
+{
+	if (m->signal_n.number > s->signal_last + 1 || s->state == SESSION_STARTING)
+		return -EBADMSG;
+	if (m->signal_n.number == s->signal_last + 1) {
+		s->signal_last++;
+		guest_proc_signal(&s->proc, m->signal_n.signo, s->out[0].fd);
+	}
+	session_send(s, &(struct agent_wire_msg){
+				.type = AGENT_WIRE_SIGNAL_ACK, .signal_ack = { s->signal_last } });
+	return 0;
+}
+
 static int session_winsize(struct guest_session *s, const struct agent_wire_msg *m)
 {
 	struct winsize ws = { .ws_row = m->winsize.rows, .ws_col = m->winsize.cols };
@@ -437,6 +488,7 @@ int guest_session_message(struct guest_session *s, const struct agent_wire_msg *
 	case AGENT_WIRE_SIGNAL:
 		guest_proc_signal(&s->proc, m->signal.signo, s->out[0].fd);
 		return 0;
+	case AGENT_WIRE_SIGNAL_N: return session_signal_n(s, m);
 	case AGENT_WIRE_EXIT_ACK:
 		if (s->state != SESSION_EXITED)
 			return -EBADMSG;
@@ -454,6 +506,8 @@ void guest_session_room(struct guest_session *s)
 		out_update(s, &s->out[i]);
 }
 
+/* ---- without a connection ---- */
+
 static void session_kill(struct guest_timer *t)
 {
 	struct guest_session *s = GUEST_CONTAINER(t, struct guest_session, timer);
@@ -461,27 +515,121 @@ static void session_kill(struct guest_timer *t)
 	guest_proc_signal(&s->proc, SIGKILL, -EBADF);
 }
 
-void guest_session_detach(struct guest_session *s)
+void guest_session_hangup(struct guest_session *s)
 {
 	s->frames = NULL;
+	s->hung_up = true;
+	guest_timer_stop(&s->patience);
+	guest_proc_signal(&s->proc, SIGHUP, -EBADF);
 	if (s->state == SESSION_DRAINING || s->state == SESSION_EXITED || s->is_main) {
-		guest_proc_signal(&s->proc, SIGHUP, -EBADF);
 		session_over(s);
 		return;
 	}
-	guest_proc_signal(&s->proc, SIGHUP, -EBADF);
 	in_close(&s->in);
 	for (size_t i = 0; i < 2; i++)
 		out_close(&s->out[i]);
 	guest_timer_arm(&s->timer, s->loop, HANGUP_MS, session_kill);
 }
 
+static bool session_has_ended(const struct guest_session *s)
+{
+	return s->state == SESSION_DRAINING || s->state == SESSION_EXITED;
+}
+
+static void session_impatient(struct guest_timer *t)
+{
+	struct guest_session *s = GUEST_CONTAINER(t, struct guest_session, patience);
+	uint64_t waited_ms = (guest_loop_now_usec() - s->lost_usec) / 1000;
+	uint64_t more_ms = s->owner.patience(s->lost_usec, s->owner.user);
+
+	if (session_has_ended(s) && !s->is_main)
+		more_ms = AGENT_WIRE_KEEP_MS;
+	if (waited_ms >= AGENT_WIRE_KEEP_MS)
+		more_ms = 0;
+	if (more_ms == 0)
+		guest_session_hangup(s);
+	else
+		guest_timer_arm(&s->patience, s->loop, MIN(more_ms, AGENT_WIRE_KEEP_MS - waited_ms),
+			session_impatient);
+}
+
+void guest_session_detach(struct guest_session *s, const struct guest_session_owner *owner)
+{
+	s->owner = *owner;
+	s->frames = NULL;
+	s->lost_usec = guest_loop_now_usec();
+	guest_timer_arm(&s->patience, s->loop, AGENT_WIRE_GRACE_MS, session_impatient);
+	if (s->state == SESSION_EXITED)
+		guest_timer_arm(&s->timer, s->loop, AGENT_WIRE_KEEP_MS, session_timeout);
+	guest_session_room(s);
+}
+
+static bool attach_fits(const struct guest_session *s, const struct agent_wire_msg *m)
+{
+	for (size_t i = 0; i < 2; i++) {
+		uint64_t offset = m->attach.offsets[AGENT_STDOUT + i];
+
+		if (offset < s->out[i].acked || offset > s->out[i].got)
+			return false;
+	}
+	return m->attach.offsets[AGENT_STDIN] == 0;
+}
+
+static void attach_send(struct guest_session *s)
+{
+	session_send(s, &(struct agent_wire_msg){ .type = AGENT_WIRE_ATTACHED,
+				.attached = { .flags = (s->state != SESSION_STARTING
+								       ? AGENT_ATTACHED_STARTED
+								       : 0) |
+						       (s->in.ended ? AGENT_ATTACHED_STDIN_END : 0),
+					.pid = (uint32_t)s->proc.started_pid,
+					.received = s->in.received,
+					.signal_last = s->signal_last } });
+	if (s->in.buf)
+		in_consume(s, 0);
+	for (size_t i = 0; i < 2; i++) {
+		out_send(s, &s->out[i]);
+		out_send_eof(s, &s->out[i]);
+	}
+	if (s->state == SESSION_EXITED)
+		session_send_exit(s);
+}
+
+int guest_session_attach(struct guest_session *s, const struct agent_wire_msg *m,
+	struct guest_frames *frames, const struct guest_session_owner *owner)
+{
+	if (s->hung_up)
+		return -ESRCH;
+	if (!attach_fits(s, m))
+		return -EBADMSG;
+	if (s->frames)
+		s->owner.moved(s, s->owner.user);
+	guest_timer_stop(&s->patience);
+	s->owner = *owner;
+	s->frames = frames;
+	for (size_t i = 0; i < 2; i++)
+		s->out[i].sent = m->attach.offsets[AGENT_STDOUT + i];
+	attach_send(s);
+	guest_session_room(s);
+	return 0;
+}
+
+bool guest_session_has_id(const struct guest_session *s, const uint8_t id[static AGENT_WIRE_ID])
+{
+	return memcmp(s->id, id, AGENT_WIRE_ID) == 0;
+}
+
+const uint8_t *guest_session_id(const struct guest_session *s)
+{
+	return s->id;
+}
+
+uint64_t guest_session_kept_since(const struct guest_session *s)
+{
+	return s->frames || s->is_main || !session_has_ended(s) ? 0 : s->lost_usec;
+}
+
 bool guest_session_is_main(const struct guest_session *s)
 {
 	return s->is_main;
-}
-
-void guest_session_set_owner(struct guest_session *s, const struct guest_session_owner *owner)
-{
-	s->owner = *owner;
 }

@@ -6,8 +6,8 @@ import struct
 HELLO, WELCOME, READY, MAIN_EXIT, LOG, STOP, DONE, CLOCK, ENTROPY, PING, PONG = range(1, 12)
 AUTH, AUTH_OK, EXEC, ATTACH, FORWARD, INFO = range(0x20, 0x26)
 COPY_GET, COPY_PUT, COPY_OK, COPY_DATA, COPY_END, COPY_NOTE, COPY_DONE = range(0x26, 0x2d)
-STARTED, FAILED, FORWARD_OK, INFO_REPLY = range(0x30, 0x34)
-DATA, EOF, ACK, SIGNAL, WINSIZE, EXIT, EXIT_ACK = range(0x40, 0x47)
+STARTED, FAILED, FORWARD_OK, INFO_REPLY, ATTACHED = range(0x30, 0x35)
+DATA, EOF, ACK, SIGNAL, WINSIZE, EXIT, EXIT_ACK, SIGNAL_N, SIGNAL_ACK, HANGUP = range(0x40, 0x4a)
 TTY, STDIN, MAIN = 1, 2, 4
 WINDOW, CHUNK = 65536, 32768
 
@@ -53,9 +53,13 @@ class Conn:
         self.sock.close()
 
 
-def exec_payload(argv, flags=0, user="", workdir="", term="", env=(), rows=0, cols=0):
-    return (struct.pack("<I", flags) + os.urandom(16) + struct.pack("<HH", rows, cols) + text(user)
-            + text(workdir) + text(term) + vector(argv) + vector(env))
+def attach_payload(ident, out=0, err=0, stdin=0):
+    return ident + struct.pack("<QQQ", stdin, out, err)
+
+
+def exec_payload(argv, flags=0, user="", workdir="", term="", env=(), rows=0, cols=0, ident=None):
+    return (struct.pack("<I", flags) + (ident or os.urandom(16)) + struct.pack("<HH", rows, cols)
+            + text(user) + text(workdir) + text(term) + vector(argv) + vector(env))
 
 
 class Result:

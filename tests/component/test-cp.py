@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """`uvms cp` without a VM: a fake supervisor hands over connections to the real agent, or to an evil one."""
-import importlib.util
 import io
-import json
 import os
 import pathlib
 import shutil
@@ -20,60 +18,12 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 import agentwire as w  # noqa: E402
+from fakesupervisor import Supervisor  # noqa: E402
+from guestagent import Agent  # noqa: E402
 
-spec = importlib.util.spec_from_file_location("guest_agent", HERE / "test-guest-agent.py")
-guest_agent = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(guest_agent)
 
 UVMS = os.environ.get("UVMS", "build/uvms")
 LIST = ("find . -printf '%P|%y|%m|%T@|%l|%n|%s|%U:%G\\n' | LC_ALL=C sort")
-
-
-class Supervisor:
-    """Listens where the one of NAME would; gives each caller of OpenAgent what CONNECT returns."""
-
-    def __init__(self, directory, name, connect):
-        self.connect = connect
-        run = pathlib.Path(directory) / "run"
-        (run / name / "0").mkdir(parents=True, mode=0o711, exist_ok=True)
-        (run / name / "current").symlink_to("0")
-        run.chmod(0o711)
-        (pathlib.Path(directory) / "state").mkdir(exist_ok=True, mode=0o711)
-        self.env = dict(os.environ, UVMS_RUNTIME_DIR=str(run), UVMS_STATE_DIR=f"{directory}/state")
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(run / name / "0/control"))
-        self.listener.listen()
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self):
-        while True:
-            try:
-                caller, _ = self.listener.accept()
-            except OSError:
-                return
-            try:
-                self.answer(caller)
-            except (BrokenPipeError, ConnectionResetError):
-                pass
-            caller.close()
-
-    def answer(self, caller):
-        call = b""
-        while not call.endswith(b"\0"):
-            more = caller.recv(4096)
-            if not more:
-                return
-            call += more
-        assert json.loads(call[:-1])["method"] == "io.uvms.VM.OpenAgent"
-        sock = self.connect()
-        try:
-            socket.send_fds(caller, [b'{"parameters":{}}\0'], [sock.fileno()])
-        finally:
-            sock.close()
-
-    def close(self):
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
 
 
 class Case(unittest.TestCase):
@@ -108,7 +58,7 @@ class Case(unittest.TestCase):
 class HonestGuest(Case):
     @classmethod
     def setUpClass(cls):
-        cls.a = guest_agent.Agent()
+        cls.a = Agent()
 
     @classmethod
     def tearDownClass(cls):
