@@ -120,9 +120,10 @@ static void failure_take(struct control_failure *f, struct json_object *words)
 		(void)str_set(&f->next, json_object_get_string(v));
 }
 
-static int client_send(int fd, const char *method, struct json_object *parameters)
+int control_client_begin(int fd, const char *method, struct json_object *parameters)
 {
-	struct varlink_call call = { .parameters = parameters };
+	CLEANUP(json_codec_putp) struct json_object *owned = parameters;
+	struct varlink_call call = { .parameters = owned };
 	CLEANUP_FREE char *text = NULL;
 	size_t len;
 	int r;
@@ -144,18 +145,14 @@ static int client_send(int fd, const char *method, struct json_object *parameter
 	return 0;
 }
 
-int control_client_call(int fd, const char *method, struct json_object *parameters,
-	uint64_t timeout_usec, struct json_object **ret_parameters, int *ret_fd,
-	struct control_failure *failure)
+int control_client_end(int fd, uint64_t timeout_usec, struct json_object **ret_parameters,
+	int *ret_fd, struct control_failure *failure)
 {
-	CLEANUP(json_codec_putp) struct json_object *owned = parameters;
 	struct client_message m = { .fd = -EBADF };
 	struct varlink_reply reply = { 0 };
 	int r;
 
-	r = client_send(fd, method, owned);
-	if (r == 0)
-		r = client_receive(fd, timeout_usec, &m);
+	r = client_receive(fd, timeout_usec, &m);
 	if (r == 0)
 		r = varlink_reply_decode(m.text, m.len - 1, &reply);
 	if (r == 0 && reply.error[0]) {
@@ -170,6 +167,15 @@ int control_client_call(int fd, const char *method, struct json_object *paramete
 	fd_close(m.fd);
 	free(m.text);
 	return r;
+}
+
+int control_client_call(int fd, const char *method, struct json_object *parameters,
+	uint64_t timeout_usec, struct json_object **ret_parameters, int *ret_fd,
+	struct control_failure *failure)
+{
+	int r = control_client_begin(fd, method, parameters);
+
+	return r < 0 ? r : control_client_end(fd, timeout_usec, ret_parameters, ret_fd, failure);
 }
 
 void control_client_wait_end(int fd)

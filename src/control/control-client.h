@@ -29,6 +29,11 @@ int control_client_call(int fd, const char *method, struct json_object *paramete
 	uint64_t timeout_usec, struct json_object **ret_parameters, int *ret_fd,
 	struct control_failure *failure);
 
+/* The two halves of a call, for those who wait for FD to be readable in between. */
+int control_client_begin(int fd, const char *method, struct json_object *parameters);
+int control_client_end(int fd, uint64_t timeout_usec, struct json_object **ret_parameters,
+	int *ret_fd, struct control_failure *failure);
+
 /* Waits until the peer has closed FD. */
 void control_client_wait_end(int fd);
 

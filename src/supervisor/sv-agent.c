@@ -1,6 +1,7 @@
 #include "sv-agent.h"
 
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,7 @@ struct agent_opening {
 	bool raw;          /* no AUTH: a port of the guest */
 	bool asked;        /* vsockd was, after AGENT_OK_USEC */
 	bool again;        /* this is its second try */
+	uint32_t version;  /* of the agent's wire, from AUTH_OK */
 	uint32_t replaced; /* vsockd_replaced when it began */
 	size_t len;
 	uint8_t buf[64];
@@ -374,8 +376,14 @@ static void opening_fail(struct agent_opening *o, int error, const char *cause)
 
 static void opening_succeed(struct agent_opening *o)
 {
+	struct json_object *reply = NULL;
+
+	if (o->call && !o->raw) {
+		reply = json_object_new_object();
+		json_object_object_add(reply, "version", json_object_new_int64(o->version));
+	}
 	if (o->call)
-		control_call_reply(o->call, NULL, o->fd);
+		control_call_reply(o->call, reply, o->fd);
 	opening_free(o);
 }
 
@@ -431,6 +439,8 @@ static int opening_read_auth(struct agent_opening *o)
 	n = agent_wire_decode(o->buf, o->len, &m);
 	if (n < 0 || (n > 0 && m.type != AGENT_WIRE_AUTH_OK))
 		return -EPROTO;
+	if (n > 0)
+		o->version = m.auth_ok.version;
 	return n > 0;
 }
 
