@@ -4,6 +4,8 @@
 #include "cleanup.h"
 #include "cli.h"
 #include "control-error.h"
+#include "json-codec.h"
+#include "session-link.h"
 #include "session.h"
 #include "str.h"
 #include "verb-list.h"
@@ -31,18 +33,20 @@ static const struct option_def shell_options[] = {
 
 static int exec_in(const char *name, const char *const *command, bool tty)
 {
-	struct session_command c = { .argv = command,
+	struct session_command c = { .vm_name = name,
+		.argv = command,
 		.env = (const char *const *)arg_env,
 		.user = arg_user,
 		.workdir = arg_workdir,
 		.tty = tty,
 		.stdin_open = arg_interactive || tty || !isatty(STDIN_FILENO) };
 	struct session_result result;
+	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
 	CLEANUP_CLOSE int agent = -EBADF;
 
-	if (cli_call(name, "io.uvms.VM.OpenAgent", NULL, NULL, &agent) != 0 || agent < 0)
+	if (cli_call(name, "io.uvms.VM.OpenAgent", NULL, &reply, &agent) != 0 || agent < 0)
 		return UVMS_EXIT_UVMS;
-	session_run_consume(TAKE_FD(agent), &c, &result);
+	session_run_consume(TAKE_FD(agent), session_link_version(reply), &c, &result);
 	return session_report(name, &result);
 }
 

@@ -17,6 +17,7 @@
 #include "path.h"
 #include "run-image.h"
 #include "run-input.h"
+#include "session-link.h"
 #include "session.h"
 #include "spawn.h"
 #include "str.h"
@@ -26,6 +27,8 @@
 #include "vm-name.h"
 #include "vm-spec.h"
 #include "vm-status.h"
+
+#define STOPPED_USEC (UINT64_C(30) * 1000000) /* for the end of a VM whose command was lost */
 
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
 	*arg_status_file;
@@ -235,62 +238,74 @@ static void write_status_file(const struct session_result *result)
 }
 
 /* The agent of the VM that is being started, or the complaint. */
-static int open_agent(const struct vm_spec *s, int client, int *ret_fd)
+static int open_agent(const struct vm_spec *s, int client, uint32_t *ret_version, int *ret_fd)
 {
+	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
 	struct json_object *p = json_object_new_object();
 	struct control_failure f = { 0 };
 	int r;
 
 	json_object_object_add(p, "wait", json_object_new_boolean(true));
-	r = control_client_call(client, "io.uvms.VM.OpenAgent", p, UINT64_MAX, NULL, ret_fd, &f);
+	r = control_client_call(client, "io.uvms.VM.OpenAgent", p, UINT64_MAX, &reply, ret_fd, &f);
 	if (r < 0)
 		fail_call(s->name, r, &f);
+	else
+		*ret_version = session_link_version(reply);
 	control_failure_finish(&f);
 	return r;
 }
 
-/* The supervisor knows better than the connection why it ended. */
-static void explain_loss(const char *name, int client, struct session_result *result)
+/*
+ * The supervisor knows better than the connection why it ended. False: the VM is still there; it ends
+ * with CLIENT.
+ */
+static bool explain_loss(const char *name, int client, struct session_result *result)
 {
 	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
 	struct json_object *p = json_object_new_object();
 	struct vm_status s = { 0 };
+	int r;
 
 	json_object_object_add(p, "for", json_object_new_string("stopped"));
-	if (control_client_call(client, "io.uvms.VM.Wait", p, UINT64_MAX, &reply, NULL, NULL) ==
-			0 &&
-		cli_reply_status(reply, &s))
+	r = control_client_call(client, "io.uvms.VM.Wait", p, STOPPED_USEC, &reply, NULL, NULL);
+	if (r == 0 && cli_reply_status(reply, &s))
 		snprintf(result->text, sizeof result->text, "the VM %s: %s",
 			str_or(s.outcome, "ended"), str_or(s.cause, "?"));
 	vm_status_finish(&s);
+	return r != -ETIMEDOUT;
 }
 
 static int run_attached(const struct vm_spec *s)
 {
 	struct session_result result = { .source = SESSION_UVMS, .code = UVMS_EXIT_UVMS };
 	CLEANUP_CLOSE int client = -EBADF, agent = -EBADF;
+	uint32_t version = 0;
+	bool wait = true;
 	int code;
 
-	if (cli_launch(s->name, true, &client) != 0 || open_agent(s, client, &agent) < 0) {
+	if (cli_launch(s->name, true, &client) != 0 ||
+		open_agent(s, client, &version, &agent) < 0) {
 		write_status_file(&result);
 		if (client >= 0)
 			control_client_wait_end(client);
 		return UVMS_EXIT_UVMS;
 	}
-	struct session_command c = { .argv = (const char *const *)s->command,
+	struct session_command c = { .vm_name = s->name,
+		.argv = (const char *const *)s->command,
 		.env = (const char *const *)s->env,
 		.user = s->user,
 		.workdir = s->workdir,
 		.tty = arg_tty,
 		.stdin_open = arg_interactive || arg_tty || !isatty(STDIN_FILENO),
 		.is_main = true };
-	session_run_consume(TAKE_FD(agent), &c, &result);
+	session_run_consume(TAKE_FD(agent), version, &c, &result);
 	if (result.source == SESSION_LOST)
-		explain_loss(s->name, client, &result);
+		wait = !result.abandoned && explain_loss(s->name, client, &result);
 	code = session_report(s->name, &result);
 	write_status_file(&result);
-	/* not before the last of it is gone */
-	control_client_wait_end(client);
+	/* not before the last of it is gone, unless nobody knows when that will be */
+	if (wait)
+		control_client_wait_end(client);
 	return code;
 }
 
