@@ -2,218 +2,200 @@
 
 #include <errno.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "fd.h"
+#include "loop.h"
 
-#define RELAY_BUFFER (64 * 1024)
-
-/* One direction: FROM's bytes on their way to TO. */
+/* One direction: what was read from its side and not taken by the other. */
 struct relay_flow {
-	uint8_t *buf; /* owned, RELAY_BUFFER */
+	uint8_t *left; /* owned; NULL: nothing */
 	size_t at, len;
-	bool eof;  /* FROM has ended */
-	bool shut; /* and TO was told */
+	bool eof;  /* its side has ended */
+	bool shut; /* and the other was told */
+};
+
+struct relay_side {
+	struct loop_source source;
+	struct relay_pair *pair; /* borrowed: the one it is in */
+	int fd;                  /* owned */
 };
 
 struct relay_pair {
-	struct relay *relay;        /* borrowed */
-	struct relay_pair *next;    /* in relay->pairs */
-	int fds[2];                 /* owned */
-	struct relay_flow flows[2]; /* [i]: from fds[i] to fds[!i] */
-	uint32_t events[2];         /* as registered */
-	bool dead;
+	struct relay *relay; /* borrowed */
+	struct list link;    /* in relay.pairs */
+	struct loop_job again;
+	struct relay_side sides[2];
+	struct relay_flow flows[2]; /* [i]: from sides[i] to the other */
 };
 
-/* What an epoll event points at: side I of a pair, tagged in the low bit. */
-struct relay {
-	int epoll;                /* owned */
-	int listen_fd;            /* borrowed, as registered; -1: none */
-	struct relay_pair *pairs; /* owned */
-	size_t n_pairs;
-};
-
-int relay_create(struct relay **ret)
+void relay_init(struct relay *r, struct loop *loop, void (*ended)(void *user), void *user)
 {
-	struct relay *r = calloc(1, sizeof *r);
-
-	if (!r)
-		return -ENOMEM;
-	r->listen_fd = -1;
-	r->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (r->epoll < 0) {
-		free(r);
-		return -errno;
-	}
-	*ret = r;
-	return 0;
+	r->loop = loop;
+	r->ended = ended;
+	r->user = user;
+	r->n_pairs = 0;
+	list_init(&r->pairs);
 }
 
 static void pair_free(struct relay_pair *p)
 {
 	for (int i = 0; i < 2; i++) {
-		fd_close(p->fds[i]);
-		free(p->flows[i].buf);
+		loop_source_remove(p->relay->loop, &p->sides[i].source);
+		fd_close(p->sides[i].fd);
+		free(p->flows[i].left);
 	}
+	loop_job_clear(&p->again);
+	list_remove(&p->link);
 	free(p);
 }
 
-static uint32_t pair_wants(const struct relay_pair *p, int side)
-{
-	const struct relay_flow *out = &p->flows[side], *in = &p->flows[!side];
+enum flow_result {
+	FLOW_WAITS, /* for an event */
+	FLOW_GOES_ON,
+	FLOW_BROKEN,
+};
 
-	return (!out->eof && out->len == 0 ? EPOLLIN : 0) | (in->len > 0 ? EPOLLOUT : 0);
+/* Sends N bytes, as many as are taken; their count, or -1: broken. */
+static ssize_t flow_send(int to, const uint8_t *bytes, size_t n)
+{
+	size_t sent = 0;
+
+	while (sent < n) {
+		ssize_t r = send(to, bytes + sent, n - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return errno == EAGAIN ? (ssize_t)sent : -1;
+		sent += (size_t)r;
+	}
+	return (ssize_t)sent;
 }
 
-static int pair_watch(struct relay_pair *p, int side, int op)
+static enum flow_result flow_send_left(struct relay_flow *f, int to)
 {
-	struct epoll_event e = { .events = pair_wants(p, side),
-		.data.u64 = (uintptr_t)p | (unsigned)side };
+	ssize_t n = flow_send(to, f->left + f->at, f->len);
 
-	if (op == EPOLL_CTL_MOD && e.events == p->events[side])
-		return 0;
-	p->events[side] = e.events;
-	return epoll_ctl(p->relay->epoll, op, p->fds[side], &e) < 0 ? -errno : 0;
+	if (n < 0)
+		return FLOW_BROKEN;
+	f->at += (size_t)n;
+	f->len -= (size_t)n;
+	if (f->len > 0)
+		return FLOW_WAITS;
+	free(TAKE_PTR(f->left));
+	return FLOW_GOES_ON;
+}
+
+static enum flow_result flow_keep(struct relay_flow *f, const uint8_t *bytes, size_t n)
+{
+	f->left = malloc(n);
+	if (!f->left)
+		return FLOW_BROKEN;
+	memcpy(f->left, bytes, n);
+	f->at = 0;
+	f->len = n;
+	return FLOW_WAITS;
+}
+
+static enum flow_result flow_read(struct relay *r, struct relay_flow *f, int from, int to)
+{
+	size_t size = r->n_pairs > RELAY_MANY ? RELAY_BUFFER_MANY : RELAY_BUFFER;
+	ssize_t n = recv(from, r->scratch, size, MSG_DONTWAIT), sent;
+
+	if (n < 0)
+		return errno == EAGAIN ? FLOW_WAITS : errno == EINTR ? FLOW_GOES_ON : FLOW_BROKEN;
+	if (n == 0) {
+		f->eof = true;
+		return FLOW_GOES_ON;
+	}
+	sent = flow_send(to, r->scratch, (size_t)n);
+	if (sent < 0)
+		return FLOW_BROKEN;
+	return sent < n ? flow_keep(f, r->scratch + sent, (size_t)(n - sent)) : FLOW_GOES_ON;
+}
+
+static enum flow_result flow_step(struct relay *r, struct relay_flow *f, int from, int to)
+{
+	if (f->left)
+		return flow_send_left(f, to);
+	if (!f->eof)
+		return flow_read(r, f, from, to);
+	if (!f->shut)
+		shutdown(to, SHUT_WR);
+	f->shut = true;
+	return FLOW_WAITS;
+}
+
+static enum flow_result pair_pump_one(struct relay_pair *p, int i)
+{
+	enum flow_result result = FLOW_GOES_ON;
+
+	for (int n = 0; n < RELAY_ROUNDS && result == FLOW_GOES_ON; n++)
+		result = flow_step(p->relay, &p->flows[i], p->sides[i].fd, p->sides[!i].fd);
+	return result;
+}
+
+static void pair_pump(struct relay_pair *p)
+{
+	struct relay *r = p->relay;
+	enum flow_result a = pair_pump_one(p, 0), b = pair_pump_one(p, 1);
+
+	if (a == FLOW_BROKEN || b == FLOW_BROKEN || (p->flows[0].shut && p->flows[1].shut)) {
+		pair_free(p);
+		r->n_pairs--;
+		r->ended(r->user);
+	} else if (a == FLOW_GOES_ON || b == FLOW_GOES_ON) {
+		loop_job_add(r->loop, &p->again);
+	}
+}
+
+static void pair_event(struct loop_source *s, uint32_t events)
+{
+	pair_pump(CONTAINER_OF(s, struct relay_side, source)->pair);
+}
+
+static void pair_again(struct loop_job *j)
+{
+	pair_pump(CONTAINER_OF(j, struct relay_pair, again));
 }
 
 int relay_add_consume(struct relay *r, int a, int b)
 {
 	struct relay_pair *p = r->n_pairs < RELAY_PAIRS_MAX ? calloc(1, sizeof *p) : NULL;
-	int error = p ? 0 : -EBUSY;
+	int error = 0;
 
 	if (!p) {
 		close(a);
 		close(b);
-		return error;
+		return -EBUSY;
 	}
 	p->relay = r;
-	p->fds[0] = a;
-	p->fds[1] = b;
+	list_init(&p->link);
+	loop_job_init(&p->again, pair_again);
 	for (int i = 0; i < 2; i++) {
-		p->flows[i].buf = malloc(RELAY_BUFFER);
-		if (!p->flows[i].buf)
-			error = -ENOMEM;
+		p->sides[i].pair = p;
+		p->sides[i].fd = i == 0 ? a : b;
+		loop_source_init(&p->sides[i].source, pair_event);
 	}
 	for (int i = 0; i < 2 && error == 0; i++)
-		error = pair_watch(p, i, EPOLL_CTL_ADD);
+		error = loop_source_add(r->loop, &p->sides[i].source, p->sides[i].fd,
+			EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 	if (error < 0) {
 		pair_free(p);
 		return error;
 	}
-	p->next = r->pairs;
-	r->pairs = p;
+	list_append(&r->pairs, &p->link);
 	r->n_pairs++;
 	return 0;
 }
 
-/* False: the pair is broken. */
-static bool flow_fill(struct relay_flow *f, int from)
+void relay_finish(struct relay *r)
 {
-	ssize_t n;
-
-	if (f->eof || f->len > 0)
-		return true;
-	n = read(from, f->buf, RELAY_BUFFER);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	f->at = 0;
-	f->len = (size_t)n;
-	f->eof = n == 0;
-	return true;
-}
-
-static bool flow_drain(struct relay_flow *f, int to)
-{
-	while (f->len > 0) {
-		ssize_t n = send(to, f->buf + f->at, f->len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR;
-		f->at += (size_t)n;
-		f->len -= (size_t)n;
-	}
-	if (f->eof && !f->shut) {
-		shutdown(to, SHUT_WR);
-		f->shut = true;
-	}
-	return true;
-}
-
-static void pair_serve(struct relay_pair *p, int side)
-{
-	bool good = flow_fill(&p->flows[side], p->fds[side]) &&
-		    flow_drain(&p->flows[side], p->fds[!side]) &&
-		    flow_drain(&p->flows[!side], p->fds[side]);
-
-	if (!good || (p->flows[0].shut && p->flows[1].shut)) {
-		p->dead = true;
-		return;
-	}
-	for (int i = 0; i < 2; i++) {
-		if (pair_watch(p, i, EPOLL_CTL_MOD) < 0)
-			p->dead = true;
-	}
-}
-
-static void relay_bury(struct relay *r)
-{
-	for (struct relay_pair **p = &r->pairs; *p;) {
-		struct relay_pair *pair = *p;
-
-		if (!pair->dead) {
-			p = &pair->next;
-			continue;
-		}
-		*p = pair->next;
-		r->n_pairs--;
-		pair_free(pair);
-	}
-}
-
-static void relay_listen(struct relay *r, int listen_fd)
-{
-	struct epoll_event e = { .events = EPOLLIN, .data.u64 = 0 };
-
-	if (r->listen_fd == listen_fd)
-		return;
-	epoll_ctl(r->epoll, EPOLL_CTL_ADD, listen_fd, &e);
-	r->listen_fd = listen_fd;
-}
-
-int relay_turn(struct relay *r, int listen_fd, int ms)
-{
-	struct epoll_event events[64];
-	int n, listening = 0;
-
-	relay_listen(r, listen_fd);
-	n = epoll_wait(r->epoll, events, ARRAY_SIZE(events), ms);
-	for (int i = 0; i < n; i++) {
-		struct relay_pair *p = (void *)(uintptr_t)(events[i].data.u64 & ~UINT64_C(1));
-
-		if (!p)
-			listening = 1;
-		else if (!p->dead)
-			pair_serve(p, (int)(events[i].data.u64 & 1));
-	}
-	relay_bury(r);
-	return listening;
-}
-
-void relay_destroy(struct relay *r)
-{
-	if (!r)
-		return;
-	while (r->pairs) {
-		struct relay_pair *p = r->pairs;
-
-		r->pairs = p->next;
-		pair_free(p);
-	}
-	fd_close(r->epoll);
-	free(r);
+	while (!list_empty(&r->pairs))
+		pair_free(CONTAINER_OF(r->pairs.next, struct relay_pair, link));
 }

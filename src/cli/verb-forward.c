@@ -1,10 +1,11 @@
 #include <errno.h>
 #include <netdb.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -17,10 +18,17 @@
 #include "control-error.h"
 #include "fail.h"
 #include "fd.h"
+#include "forward-dial.h"
+#include "loop.h"
 #include "parse.h"
 #include "relay.h"
+#include "sandbox.h"
 #include "str.h"
 #include "verb-list.h"
+
+#define BACKLOG     RELAY_PAIRS_MAX /* those that wait; the kernel's own limit holds, too */
+
+#define BREATH_USEC (UINT64_C(100) * 1000) /* without descriptors or memory for one more */
 
 static bool arg_quiet;
 
@@ -30,13 +38,6 @@ static const struct option_def options[] = {
 };
 
 static const char *socket_to_remove;
-
-static void on_end(int signo)
-{
-	if (socket_to_remove)
-		unlink(socket_to_remove);
-	_exit(0);
-}
 
 static int listen_unix(const char *path)
 {
@@ -49,7 +50,7 @@ static int listen_unix(const char *path)
 	if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
 		return -errno;
 	socket_to_remove = path;
-	return listen(fd, 128) < 0 ? -errno : TAKE_FD(fd);
+	return listen(fd, BACKLOG) < 0 ? -errno : TAKE_FD(fd);
 }
 
 static int listen_on(const struct addrinfo *a)
@@ -60,7 +61,7 @@ static int listen_on(const struct addrinfo *a)
 	if (fd < 0)
 		return -errno;
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, 128) < 0)
+	if (bind(fd, a->ai_addr, a->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
 		return -errno;
 	return TAKE_FD(fd);
 }
@@ -111,109 +112,185 @@ static int parse_target(const char *s, struct agent_wire_msg *ret)
 	return parse_port(s, &ret->forward.port);
 }
 
-static int read_exactly(int fd, uint8_t *buf, size_t len)
+struct forward {
+	struct loop loop;
+	struct loop_source listener, signals;
+	int listen_fd, signal_fd; /* owned */
+	struct loop_timer breath;
+	bool listening, breather, complained;
+	struct forward_dialer dialer;
+	struct relay relay;
+	size_t pairs_max;
+	const char *name;
+};
+
+/* A new client is only taken when all that it needs is there; until then it waits in the queue. */
+static void forward_listen(struct forward *f)
 {
-	ssize_t n = fd_read_full(fd, buf, len);
+	size_t busy = forward_dial_busy(&f->dialer);
+	bool full = f->relay.n_pairs + busy >= f->pairs_max;
+	bool want = busy < FORWARD_DIALS && !full && !f->breather;
 
-	return n < 0 ? (int)n : (size_t)n == len ? 0 : -ECONNRESET;
-}
-
-/* One frame and not a byte more: raw bytes follow. 0, or -ECONNREFUSED with TEXT. */
-static int read_answer(int fd, char text[static 200])
-{
-	uint8_t buf[AGENT_WIRE_HEADER + AGENT_WIRE_TEXT_MAX + 64];
-	struct agent_wire_msg m;
-	uint32_t len;
-	int r;
-
-	snprintf(text, 200, "the agent broke the protocol");
-	r = read_exactly(fd, buf, AGENT_WIRE_HEADER);
-	if (r < 0)
-		return r;
-	len = (uint32_t)buf[0] | (uint32_t)buf[1] << 8 | (uint32_t)buf[2] << 16 |
-	      (uint32_t)buf[3] << 24;
-	if (len > sizeof buf - AGENT_WIRE_HEADER)
-		return -EPROTO;
-	r = read_exactly(fd, buf + AGENT_WIRE_HEADER, len);
-	if (r < 0)
-		return r;
-	if (agent_wire_decode(buf, AGENT_WIRE_HEADER + len, &m) <= 0)
-		return -EPROTO;
-	if (m.type == AGENT_WIRE_FORWARD_OK)
-		return 0;
-	if (m.type == AGENT_WIRE_FAILED)
-		str_escape(text, 200, m.failed.text.s, m.failed.text.len, NULL);
-	return -ECONNREFUSED;
-}
-
-/* A connection to the target in the guest; TEXT says why not. -ECONNRESET: the VM is gone. */
-static int open_target(int control, const struct agent_wire_msg *target, char text[static 200])
-{
-	struct control_failure f = { 0 };
-	CLEANUP_CLOSE int fd = -EBADF;
-	uint8_t frame[AGENT_WIRE_HEADER + AGENT_WIRE_PATH_MAX + 64];
-	ssize_t n;
-	int r;
-
-	r = control_client_call(control, "io.uvms.VM.OpenAgent", NULL, UINT64_MAX, NULL, &fd, &f);
-	snprintf(text, 200, "%s", str_or(f.message, strerror(-r)));
-	control_failure_finish(&f);
-	if (r < 0)
-		return r;
-	n = agent_wire_encode(target, frame, sizeof frame);
-	r = n < 0 ? (int)n : fd_write_all(fd, frame, (size_t)n);
-	if (r == 0)
-		r = read_answer(fd, text);
-	if (r == -ECONNRESET || r == -EPIPE)
-		r = -ECONNREFUSED; /* that session only */
-	return r < 0 ? r : TAKE_FD(fd);
-}
-
-static int accept_one(struct relay *relay, int control, int listener, const char *name,
-	const struct agent_wire_msg *target)
-{
-	CLEANUP_CLOSE int client = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	char text[200];
-	int guest;
-
-	if (client < 0)
-		return 0;
-	guest = open_target(control, target, text);
-	if (guest == -ECONNRESET)
-		return guest;
-	if (guest < 0) {
-		fail_say("%s: a connection was refused: %s", name, text);
-		return 0;
+	if (f->breather)
+		loop_timer_set(&f->loop, &f->breath, BREATH_USEC);
+	if (want && !f->listening)
+		f->listening = loop_source_add(&f->loop, &f->listener, f->listen_fd, EPOLLIN) == 0;
+	else if (!want && f->listening)
+		loop_source_remove(&f->loop, &f->listener);
+	f->listening = f->listening && want;
+	if (full && !f->complained) {
+		f->complained = true;
+		fail_say("%s: %zu connections are open; more have to wait", f->name, f->pairs_max);
 	}
-	return relay_add_consume(relay, TAKE_FD(client), guest) < 0 ? 0 : 0;
 }
 
-/* The control connection ends with the VM, and the forward with it. */
-static int serve(const char *name, int control, int listener, const struct agent_wire_msg *target)
+static void forward_on_breath(struct loop_timer *t)
 {
-	CLEANUP(relay_destroyp) struct relay *relay = NULL;
-	struct pollfd p = { .fd = control, .events = POLLRDHUP };
-	int r = relay_create(&relay);
+	struct forward *f = CONTAINER_OF(t, struct forward, breath);
 
-	while (r >= 0) {
-		r = relay_turn(relay, listener, 1000);
-		if (r > 0)
-			r = accept_one(relay, control, listener, name, target);
-		if (poll(&p, 1, 0) > 0)
-			r = -ECONNRESET;
-	}
-	if (socket_to_remove)
-		unlink(socket_to_remove);
-	if (r != -ECONNRESET)
-		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s: the forward ended", name);
-	fail_say("%s ended, and the forward with it", name);
-	return 0;
+	f->breather = false;
+	forward_listen(f);
+}
+
+static void forward_on_listener(struct loop_source *s, uint32_t events)
+{
+	struct forward *f = CONTAINER_OF(s, struct forward, listener);
+	int client = accept4(f->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (client >= 0)
+		forward_dial_start_consume(&f->dialer, client);
+	else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+		f->breather = true; /* the host has no more to give now */
+	forward_listen(f);
+}
+
+static void forward_opened(int client, int guest, void *user)
+{
+	struct forward *f = user;
+
+	(void)relay_add_consume(&f->relay, client, guest);
+	forward_listen(f);
+}
+
+static void forward_failed(const char *text, void *user)
+{
+	struct forward *f = user;
+
+	fail_say("%s: a connection was refused: %s", f->name, text);
+	forward_listen(f);
+}
+
+static void forward_pair_ended(void *user)
+{
+	forward_listen(user);
+}
+
+static void forward_vm_ended(void *user)
+{
+	struct forward *f = user;
+
+	fail_say("%s ended, and the forward with it", f->name);
+	loop_stop(&f->loop, 0);
+}
+
+static void forward_on_signal(struct loop_source *s, uint32_t events)
+{
+	loop_stop(&CONTAINER_OF(s, struct forward, signals)->loop, 0);
+}
+
+static int forward_open_signals(struct forward *f)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	f->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (f->signal_fd < 0)
+		return -errno;
+	loop_source_init(&f->signals, forward_on_signal);
+	return loop_source_add(&f->loop, &f->signals, f->signal_fd, EPOLLIN);
+}
+
+/* Two descriptors a connection, and what the dials and the process itself have. */
+static size_t forward_pairs_max(const char *name)
+{
+	const unsigned own = 3 * FORWARD_DIALS + 16;
+	struct rlimit lim = { 0 };
+
+	if (sandbox_want_fds(2 * RELAY_PAIRS_MAX + own) == 0)
+		return RELAY_PAIRS_MAX;
+	getrlimit(RLIMIT_NOFILE, &lim);
+	lim.rlim_cur = lim.rlim_cur > own + 2 ? (lim.rlim_cur - own) / 2 : 1;
+	fail(0, "the limit of open files (ulimit -Hn) is too low for more", NULL,
+		"warning: %s: at most %zu connections at once", name, (size_t)lim.rlim_cur);
+	return lim.rlim_cur;
+}
+
+static void forward_finish(struct forward *f)
+{
+	relay_finish(&f->relay);
+	forward_dial_finish(&f->dialer);
+	fd_close(f->signal_fd);
+	fd_close(f->listen_fd);
+	loop_finish(&f->loop);
+	free(f);
+}
+
+static struct forward *forward_create(const char *name, const struct agent_wire_msg *target)
+{
+	struct forward *f = calloc(1, sizeof *f);
+
+	if (!f || loop_init(&f->loop) < 0)
+		exit(fail(UVMS_EXIT_FAILED, strerror(errno), NULL, "%s: out of memory", name));
+	f->name = name;
+	f->listen_fd = f->signal_fd = -EBADF;
+	f->dialer = (struct forward_dialer){ .loop = &f->loop,
+		.vm_name = name,
+		.target = target,
+		.opened = forward_opened,
+		.failed = forward_failed,
+		.ended = forward_vm_ended,
+		.user = f };
+	relay_init(&f->relay, &f->loop, forward_pair_ended, f);
+	loop_source_init(&f->listener, forward_on_listener);
+	loop_timer_init(&f->breath, forward_on_breath);
+	return f;
+}
+
+static int forward_run(struct forward *f, const char *where, const char *target)
+{
+	int r = forward_dial_init(&f->dialer);
+
+	if (r < 0)
+		return fail_call(f->name, r, &(struct control_failure){ 0 });
+	f->listen_fd = str_has_prefix(where, "unix:") ? listen_unix(where + 5) : listen_tcp(where);
+	if (f->listen_fd < 0)
+		return fail(UVMS_EXIT_FAILED,
+			f->listen_fd == -EINVAL ? "it is no address" : strerror(-f->listen_fd),
+			f->listen_fd == -EADDRINUSE
+				? "take another port, or stop what listens there"
+				: NULL,
+			"%s cannot be listened on", where);
+	f->pairs_max = forward_pairs_max(f->name);
+	r = forward_open_signals(f);
+	if (r < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s: no forward", f->name);
+	forward_listen(f);
+	if (!arg_quiet)
+		fail_say("forwarding %s to %s of %s; ^C ends it", where, target, f->name);
+	r = loop_run(&f->loop);
+	return r < 0 ? fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s: the forward ended", f->name)
+		     : r;
 }
 
 static int run(int argc, char **argv)
 {
-	CLEANUP_CLOSE int control = -EBADF, listener = -EBADF;
 	struct agent_wire_msg target;
+	struct forward *f;
 	int r = cli_check_name(argv[0]);
 
 	if (r)
@@ -221,23 +298,12 @@ static int run(int argc, char **argv)
 	if (parse_target(argv[2], &target) < 0)
 		return fail(UVMS_EXIT_USAGE, NULL, "uvms help forward",
 			"%s is no port of the guest: PORT, vsock:PORT or unix:/PATH", argv[2]);
-	control = cli_connect(argv[0]);
-	if (control < 0)
-		return fail_call(argv[0], control, &(struct control_failure){ 0 });
-	listener =
-		str_has_prefix(argv[1], "unix:") ? listen_unix(argv[1] + 5) : listen_tcp(argv[1]);
-	if (listener < 0)
-		return fail(UVMS_EXIT_FAILED,
-			listener == -EINVAL ? "it is no address" : strerror(-listener),
-			listener == -EADDRINUSE ? "take another port, or stop what listens there"
-						: NULL,
-			"%s cannot be listened on", argv[1]);
-	signal(SIGINT, on_end);
-	signal(SIGTERM, on_end);
-	signal(SIGPIPE, SIG_IGN);
-	if (!arg_quiet)
-		fail_say("forwarding %s to %s of %s; ^C ends it", argv[1], argv[2], argv[0]);
-	return serve(argv[0], control, listener, &target);
+	f = forward_create(argv[0], &target);
+	r = forward_run(f, argv[1], argv[2]);
+	if (socket_to_remove)
+		unlink(socket_to_remove);
+	forward_finish(f);
+	return r;
 }
 
 const struct verb verb_forward = {

@@ -11,8 +11,10 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 
+#define FDS_WANTED       (GUEST_CONN_FDS + 2 * GUEST_FORWARD_MAX)
 #define STOP_MS          5000 /* SIGTERM to SIGKILL, unless STOP says otherwise */
 #define STOP_MAX_MS      3600 * 1000
 #define LAST_MS          1000      /* for the last words after the last process */
@@ -258,6 +260,20 @@ static struct guest_session_home agent_home_standing(void *user)
 	return (struct guest_session_home){ h->is_welcome, h->lost_usec, h->welcome_usec };
 }
 
+/* Forwards need many descriptors; what it starts gets the limit that it found. */
+static void agent_raise_limit(void)
+{
+	struct rlimit lim;
+
+	if (getrlimit(RLIMIT_NOFILE, &lim) < 0)
+		return;
+	guest_proc_set_fd_limit(&lim);
+	if (lim.rlim_cur >= FDS_WANTED)
+		return;
+	lim.rlim_cur = lim.rlim_max < FDS_WANTED ? lim.rlim_max : FDS_WANTED;
+	setrlimit(RLIMIT_NOFILE, &lim);
+}
+
 static int agent_listen(struct guest_agent *a)
 {
 	int fd = guest_transport_listen(&a->config->transport);
@@ -326,6 +342,7 @@ int guest_agent_run(const struct guest_agent_config *config)
 	int r;
 
 	agent_init(&a, config);
+	agent_raise_limit();
 	r = guest_loop_init(&a.loop);
 	if (r == 0)
 		r = agent_signals_init(&a);

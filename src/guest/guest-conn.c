@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/param.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define AUTH_MS    2000
@@ -291,9 +293,20 @@ static void set_accept(struct guest_source *s, uint32_t events)
 		set_add(set, fd);
 }
 
+static size_t set_forwards_max(void)
+{
+	struct rlimit lim = { 0 };
+	size_t n;
+
+	getrlimit(RLIMIT_NOFILE, &lim);
+	n = lim.rlim_cur > GUEST_CONN_FDS ? (lim.rlim_cur - GUEST_CONN_FDS) / 2 : 0;
+	return MIN(n, (size_t)GUEST_FORWARD_MAX);
+}
+
 int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume)
 {
 	set->fd = listen_fd_consume;
+	set->forwards.max = set_forwards_max();
 	set->forwards.loop = set->sessions.loop = set->loop;
 	set->sessions.reaper = set->reaper;
 	LIST_INIT(&set->conns);

@@ -15,12 +15,9 @@
 #include "guest-forward.h"
 #include "guest-session-set.h"
 
-#define GUEST_CONN_UNAUTHENTICATED_MAX 16
+#define GUEST_CONN_UNAUTHENTICATED_MAX 64 /* as many as a supervisor opens at once */
 
-/*
- * All that can be at once: those that say what they want, sessions (6 descriptors each), forwards
- * that connect (2). With open forwards (2 each) that stays below RLIMIT_NOFILE's 1024.
- */
+/* All that can be at once: those that say what they want, sessions, forwards that connect. */
 #define GUEST_CONN_MAX (2 * GUEST_CONN_UNAUTHENTICATED_MAX + GUEST_SESSION_MAX + GUEST_FORWARD_MAX)
 
 struct guest_conn;
@@ -41,6 +38,9 @@ struct guest_conn_set {
 	size_t n, n_unauthenticated;
 	LIST_HEAD(, guest_conn) conns;
 };
+
+/* Descriptors without forwards, which have two each: sessions with up to 6, and a reserve. */
+#define GUEST_CONN_FDS (2 * GUEST_CONN_UNAUTHENTICATED_MAX + 6 * GUEST_SESSION_MAX + 64)
 
 int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume);
 void guest_conn_set_finish(struct guest_conn_set *set);

@@ -9,18 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/param.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define BUFFER_BYTES (64 * 1024)
-#define CONNECT_MS   10000
-#define PORT_MAX     65535
+#define CONNECT_MS 10000
+#define PORT_MAX   65535
 
 /* One direction: from END[i] to the other one. */
 struct half {
-	uint8_t *buf; /* owned */
-	size_t start, len, size;
+	uint8_t *left; /* owned: what was read and not taken; NULL: nothing */
+	size_t start, len;
 	bool eof;  /* nothing more will be read */
 	bool done; /* and all of it was written and half-closed */
 };
@@ -95,11 +93,11 @@ static void send_failed(struct guest_frames *frames, int error)
 				.failed = { 1, (uint32_t)error, wire_str_from(strerror(error)) } });
 }
 
-static void send_too_many(struct guest_frames *frames)
+static void send_too_many(struct guest_frames *frames, size_t n)
 {
 	char text[64];
 
-	snprintf(text, sizeof text, "too many forwards: %d are open", GUEST_FORWARD_MAX);
+	snprintf(text, sizeof text, "too many forwards: %zu are open", n);
 	guest_frames_send(frames, &(struct agent_wire_msg){ .type = AGENT_WIRE_FAILED,
 					  .failed = { 1, EAGAIN, wire_str_from(text) } });
 }
@@ -116,66 +114,98 @@ static void forward_fail(struct guest_forward *f, int error)
 
 /* ---- connected ---- */
 
-static uint32_t half_events(const struct half *h, bool reading)
+static int half_send(int fd, const uint8_t *bytes, size_t n, size_t *ret_sent)
 {
-	if (reading)
-		return !h->eof && h->len < h->size ? EPOLLIN : 0;
-	return h->len > 0 ? EPOLLOUT : 0;
+	*ret_sent = 0;
+	while (*ret_sent < n) {
+		ssize_t r = send(fd, bytes + *ret_sent, n - *ret_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (r < 0)
+			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+		*ret_sent += (size_t)r;
+	}
+	return 0;
 }
 
-static int half_read(struct half *h, int fd)
+static int half_keep(struct half *h, const uint8_t *bytes, size_t n)
 {
-	ssize_t n;
-
-	if (h->eof || h->len == h->size)
+	if (n == 0)
 		return 0;
-	if (h->start > 0 && h->len > 0)
-		memmove(h->buf, h->buf + h->start, h->len);
+	h->left = malloc(n);
+	if (!h->left)
+		return -ENOMEM;
+	memcpy(h->left, bytes, n);
 	h->start = 0;
-	n = recv(fd, h->buf + h->len, h->size - h->len, 0);
+	h->len = n;
+	return 0;
+}
+
+static int half_write(struct half *h, int to)
+{
+	size_t sent;
+	int r;
+
+	if (!h->left)
+		return 0;
+	r = half_send(to, h->left + h->start, h->len, &sent);
+	h->start += sent;
+	h->len -= sent;
+	if (h->len == 0)
+		free(TAKE_PTR(h->left));
+	return r;
+}
+
+/* By way of the set's buffer: only what is not taken costs memory. */
+static int half_read(struct half *h, struct guest_forward_set *set, int from, int to)
+{
+	size_t size = set->n > GUEST_FORWARD_MANY ? GUEST_FORWARD_BYTES_MANY : GUEST_FORWARD_BYTES;
+	size_t sent;
+	ssize_t n;
+	int r;
+
+	if (h->eof || h->left)
+		return 0;
+	n = recv(from, set->scratch, size, MSG_DONTWAIT);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (n == 0)
 		h->eof = true;
-	h->len += (size_t)n;
-	return 0;
+	r = half_send(to, set->scratch, (size_t)n, &sent);
+	return r < 0 ? r : half_keep(h, set->scratch + sent, (size_t)n - sent);
 }
 
-static int half_write(struct half *h, int fd)
+static int half_pump(struct half *h, struct guest_forward_set *set, int from, int to)
 {
-	while (h->len > 0) {
-		ssize_t n = send(fd, h->buf + h->start, h->len, MSG_NOSIGNAL);
+	int r = half_write(h, to);
 
-		if (n < 0)
-			return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-		h->start += (size_t)n;
-		h->len -= (size_t)n;
-	}
-	h->start = 0;
-	if (h->eof && !h->done) {
+	if (r == 0)
+		r = half_read(h, set, from, to);
+	if (r == 0 && h->eof && !h->left && !h->done) {
 		h->done = true;
-		shutdown(fd, SHUT_WR);
+		shutdown(to, SHUT_WR);
 	}
-	return 0;
+	return r;
 }
 
 static void forward_update(struct guest_forward *f)
 {
-	for (size_t i = 0; i < 2; i++)
+	for (size_t i = 0; i < 2; i++) {
+		const struct half *from = &f->half[i], *to = &f->half[1 - i];
+
 		guest_source_set(&f->source[i],
-			half_events(&f->half[i], true) | half_events(&f->half[1 - i], false));
+			(!from->eof && !from->left ? EPOLLIN : 0) | (to->left ? EPOLLOUT : 0));
+	}
 }
 
-/* Whatever woke us: move what can be moved. */
-static void forward_pump(struct guest_forward *f)
+/* END[i] is ready: for what comes from it, for what goes to it, or both. */
+static void forward_pump(struct guest_forward *f, size_t i, uint32_t events)
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < 2; i++) {
-		r = half_read(&f->half[i], f->fd[i]);
-		if (r == 0)
-			r = half_write(&f->half[i], f->fd[1 - i]);
-	}
+	if (events & ~(uint32_t)EPOLLOUT)
+		r = half_pump(&f->half[i], f->set, f->fd[i], f->fd[1 - i]);
+	if (r == 0 && (events & ~(uint32_t)EPOLLIN))
+		r = half_pump(&f->half[1 - i], f->set, f->fd[1 - i], f->fd[i]);
 	if (r < 0 || (f->half[0].done && f->half[1].done))
 		guest_forward_destroy(f);
 	else
@@ -184,24 +214,12 @@ static void forward_pump(struct guest_forward *f)
 
 static void host_event(struct guest_source *s, uint32_t events)
 {
-	forward_pump(GUEST_CONTAINER(s, struct guest_forward, source[0]));
+	forward_pump(GUEST_CONTAINER(s, struct guest_forward, source[0]), 0, events);
 }
 
 static void service_event(struct guest_source *s, uint32_t events)
 {
-	forward_pump(GUEST_CONTAINER(s, struct guest_forward, source[1]));
-}
-
-static int half_init(struct half *h, const uint8_t *bytes, size_t n)
-{
-	h->size = MAX(n, (size_t)BUFFER_BYTES);
-	h->buf = malloc(h->size);
-	if (!h->buf)
-		return -ENOMEM;
-	if (n > 0)
-		memcpy(h->buf, bytes, n);
-	h->len = n;
-	return 0;
+	forward_pump(GUEST_CONTAINER(s, struct guest_forward, source[1]), 1, events);
 }
 
 /* From frames to bytes. What the buffers of the framed connection still hold goes first. */
@@ -212,8 +230,8 @@ static void forward_open(struct guest_forward *f)
 	void *user = f->user;
 
 	guest_frames_send(fr, &(struct agent_wire_msg){ .type = AGENT_WIRE_FORWARD_OK });
-	if (half_init(&f->half[0], fr->in + fr->in_used, fr->in_len - fr->in_used) < 0 ||
-		half_init(&f->half[1], fr->out + fr->out_pos, fr->out_len - fr->out_pos) < 0) {
+	if (half_keep(&f->half[0], fr->in + fr->in_used, fr->in_len - fr->in_used) < 0 ||
+		half_keep(&f->half[1], fr->out + fr->out_pos, fr->out_len - fr->out_pos) < 0) {
 		guest_forward_destroy(f);
 		opened(user, -ENOMEM);
 		return;
@@ -225,7 +243,7 @@ static void forward_open(struct guest_forward *f)
 	guest_source_init(&f->source[1], f->set->loop, f->fd[1], service_event);
 	guest_timer_stop(&f->timer);
 	opened(user, 0);
-	forward_pump(f);
+	forward_pump(f, 0, EPOLLIN | EPOLLOUT);
 }
 
 /* ---- connecting ---- */
@@ -278,8 +296,8 @@ int guest_forward_create(const struct agent_wire_msg *m, struct guest_frames *fr
 	struct guest_forward *f;
 	int r;
 
-	if (set->n >= GUEST_FORWARD_MAX) {
-		send_too_many(frames);
+	if (set->n >= set->max) {
+		send_too_many(frames, set->max);
 		return -EAGAIN;
 	}
 	f = calloc(1, sizeof *f);
@@ -313,7 +331,7 @@ void guest_forward_destroy(struct guest_forward *f)
 	for (size_t i = 0; i < 2; i++) {
 		guest_source_stop(&f->source[i]);
 		f->fd[i] = fd_close(f->fd[i]);
-		free(f->half[i].buf);
+		free(f->half[i].left);
 	}
 	free(f);
 }

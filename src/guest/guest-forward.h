@@ -1,18 +1,25 @@
 /*
- * FORWARD: a connection's bytes to a service in the guest and back, each direction with one bounded
- * buffer and its own end.
+ * FORWARD: a connection's bytes to a service in the guest and back, each direction with its own end.
+ *
+ * Bytes go through one buffer for all; what the other side does not take is kept, one read at most a
+ * direction, and no more is read before it is gone. Reads are smaller when there are many forwards,
+ * so GUEST_FORWARD_MAX of them that all stall hold 40 MiB at most.
  */
 #pragma once
 
 #include "guest-frames.h"
 
-#define GUEST_FORWARD_MAX 128 /* connecting or open; one more gets FAILED */
+#define GUEST_FORWARD_MAX        1024        /* connecting or open; one more gets FAILED */
+#define GUEST_FORWARD_BYTES      (64 * 1024) /* in one read */
+#define GUEST_FORWARD_MANY       64          /* forwards, above which it is this: */
+#define GUEST_FORWARD_BYTES_MANY (16 * 1024)
 
 struct guest_forward;
 
 struct guest_forward_set {
 	struct guest_loop *loop; /* borrowed */
-	size_t n;
+	size_t n, max;           /* max: GUEST_FORWARD_MAX, or what the descriptors suffice for */
+	uint8_t scratch[GUEST_FORWARD_BYTES];
 };
 
 /*

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 /* What the child reports when it did not get as far as the program. */
@@ -46,6 +47,13 @@ static struct wire_strv common_env;
 void guest_proc_set_environment(const struct wire_strv *v)
 {
 	common_env = *v;
+}
+
+static struct rlimit fd_limit;
+
+void guest_proc_set_fd_limit(const struct rlimit *limit)
+{
+	fd_limit = *limit;
 }
 
 static int strv_from_wire(const struct wire_strv *v, char ***ret)
@@ -231,6 +239,8 @@ static void child_run(const struct plan *p, int status_fd)
 	const char *step;
 
 	child_signals();
+	if (fd_limit.rlim_max > 0)
+		setrlimit(RLIMIT_NOFILE, &fd_limit);
 	step = child_streams(p);
 	if (!step)
 		step = child_credentials(p);

@@ -38,6 +38,10 @@ struct guest_proc {
 /* What every program finds beside its own environment: the image's. V (a view) must stay. */
 void guest_proc_set_environment(const struct wire_strv *v);
 
+/* The limit of open files that they start with, where the agent's own is another. */
+struct rlimit;
+void guest_proc_set_fd_limit(const struct rlimit *limit);
+
 /*
  * Starts SPEC; the callbacks of P have been set by the caller. Returns 0; or -errno with *RET_STEP,
  * and no callback comes.

@@ -309,6 +309,12 @@ ssize_t agent_wire_decode(const void *buf, size_t len, struct agent_wire_msg *re
 	return (ssize_t)w.pos;
 }
 
+uint32_t agent_wire_payload_length(const uint8_t buf[static AGENT_WIRE_HEADER])
+{
+	return (uint32_t)buf[0] | (uint32_t)buf[1] << 8 | (uint32_t)buf[2] << 16 |
+	       (uint32_t)buf[3] << 24;
+}
+
 void agent_wire_copy_head(uint8_t ret[static AGENT_WIRE_HEADER], uint32_t n)
 {
 	struct wire w = { .out = ret, .size = AGENT_WIRE_HEADER };

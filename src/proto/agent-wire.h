@@ -385,6 +385,9 @@ ssize_t agent_wire_encode(const struct agent_wire_msg *m, void *buf, size_t size
  */
 ssize_t agent_wire_decode(const void *buf, size_t len, struct agent_wire_msg *ret);
 
+/* What the header at BUF (AGENT_WIRE_HEADER bytes) says of its payload's length; it may be too large. */
+uint32_t agent_wire_payload_length(const uint8_t buf[static AGENT_WIRE_HEADER]);
+
 /* The header of a COPY_DATA frame of N bytes, for senders that have these in place. */
 void agent_wire_copy_head(uint8_t ret[static AGENT_WIRE_HEADER], uint32_t n);
 

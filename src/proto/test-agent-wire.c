@@ -68,6 +68,7 @@ static void test_round_trip(void **state)
 		ssize_t n = agent_wire_encode(&samples[i], buf, sizeof buf);
 
 		assert_true(n >= AGENT_WIRE_HEADER);
+		assert_int_equal(agent_wire_payload_length(buf), n - AGENT_WIRE_HEADER);
 		assert_int_equal(agent_wire_decode(buf, (size_t)n, &m), n);
 		assert_int_equal(m.type, samples[i].type);
 		assert_non_null(agent_wire_type_name(m.type));

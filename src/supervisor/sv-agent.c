@@ -28,7 +28,7 @@
 #define AGENT_HOME_USEC  (UINT64_C(2) * 1000000) /* for its call after vsockd was replaced */
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
 #define AGENT_LINES_MAX  200
-#define AGENT_OPENINGS   32
+#define AGENT_OPENINGS   CONTROL_CONNECTIONS_MAX /* each of them has one call at a time */
 
 /* One connection to v_1023, proven or not. */
 struct agent_home {

@@ -7,7 +7,8 @@ import threading
 
 
 class Supervisor:
-    """Listens where the one of NAME would; gives each caller of OpenAgent what CONNECT returns."""
+    """Listens where the one of NAME would; gives each caller of OpenAgent what CONNECT returns, and of
+    OpenPort what it returns for that port."""
 
     def __init__(self, directory, name, connect, version=2):
         self.connect, self.version = connect, version
@@ -20,7 +21,7 @@ class Supervisor:
         self.path = str(run / name / "0/control")
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(self.path)
-        self.listener.listen()
+        self.listener.listen(128)
         self.callers = []
         threading.Thread(target=self.serve, daemon=True).start()
 
@@ -49,8 +50,12 @@ class Supervisor:
             if not more:
                 return False
             call += more
-        assert json.loads(call[:-1])["method"] == "io.uvms.VM.OpenAgent"
-        sock = self.connect()
+        call = json.loads(call[:-1])
+        if call["method"] == "io.uvms.VM.OpenPort":
+            sock = self.connect(call["parameters"]["port"])
+        else:
+            assert call["method"] == "io.uvms.VM.OpenAgent"
+            sock = self.connect()
         if not sock:
             caller.sendall(b'{"error":"io.uvms.VM.Refused","parameters":{"message":"not now"}}\0')
             return True

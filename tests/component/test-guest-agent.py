@@ -2,6 +2,7 @@
 """The guest agent on this host, without a VM: uvms-guest agent with UNIX sockets for vsock."""
 import hashlib
 import os
+import resource
 import socket
 import struct
 import sys
@@ -19,7 +20,10 @@ ME = str(os.getuid())
 class AgentTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
         cls.a = Agent()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
 
     @classmethod
     def tearDownClass(cls):
@@ -242,7 +246,7 @@ class AgentTest(unittest.TestCase):
         conn.close()
 
     def test_unauthenticated_are_bounded(self):
-        idle = [self.a.connect() for _ in range(40)]
+        idle = [self.a.connect() for _ in range(100)]
         self.assertEqual(self.a.run(["true"]).exit, (1, 0))
         start = time.time()
         for c in idle:
@@ -278,7 +282,7 @@ class AgentTest(unittest.TestCase):
         server.listen(200)
         request = struct.pack("<BI", 1, server.getsockname()[1]) + w.text("")
         conns = []
-        for _ in range(128):
+        for _ in range(1024):
             conn = self.a.session()
             conn.send(w.FORWARD, request)
             self.assertEqual(conn.recv()[0], w.FORWARD_OK)
@@ -287,11 +291,11 @@ class AgentTest(unittest.TestCase):
         conn.send(w.FORWARD, request)
         kind, p = conn.recv()
         self.assertEqual((kind, p[:5], p[9:]), (w.FAILED, struct.pack("<BI", 1, 11),
-                                                b"too many forwards: 128 are open"))
+                                                b"too many forwards: 1024 are open"))
         self.assertIsNone(conn.recv()[0])
         conn.close()
         self.ping()
-        self.assertEqual(self.a.run(["true"]).exit, (1, 0))
+        self.assertEqual(self.a.run(["sh", "-c", "ulimit -n"]).out[1], b"1024\n")
         for conn, service in conns:
             conn.close()
             service.close()
