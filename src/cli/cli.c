@@ -39,6 +39,8 @@ const struct vm_dirs *cli_dirs(void)
 	if (dirs.state)
 		return &dirs;
 	r = vm_dirs_init(&dirs);
+	if (r == 0)
+		r = vm_dirs_hold(&dirs);
 	if (r < 0)
 		exit(fail(UVMS_EXIT_FAILED, strerror(-r),
 			r == -EPERM ? "the directory must belong to you and be closed to others"
@@ -266,40 +268,29 @@ int cli_wait_ready(const char *name, int client_fd)
 	return r;
 }
 
-static int compare_names(const void *a, const void *b)
+/* The names in the directory VMS, sorted. */
+static int is_name(const struct dirent *e)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	return vm_name_check(e->d_name, NULL) == 0;
 }
 
-/* The names in the directory VMS, sorted. */
-static char **list_names(int vms)
+static int compare_names(const struct dirent **a, const struct dirent **b)
 {
-	CLEANUP(strv_freep) char **names = NULL;
-	int copy = fcntl(vms, F_DUPFD_CLOEXEC, 3);
-	DIR *d = copy >= 0 ? fdopendir(copy) : NULL;
-
-	if (!d) {
-		fd_close(copy);
-		return NULL;
-	}
-	for (struct dirent *e; (e = readdir(d));) {
-		if (vm_name_check(e->d_name, NULL) == 0 && strv_push(&names, e->d_name) < 0)
-			break;
-	}
-	closedir(d);
-	if (names)
-		qsort(names, strv_length(names), sizeof *names, compare_names);
-	return TAKE_PTR(names);
+	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
 int cli_each_vm(int (*fn)(const char *name, void *userdata), void *userdata)
 {
-	CLEANUP_CLOSE int vms = vm_dirs_open_state(cli_dirs(), "vms");
-	CLEANUP(strv_freep) char **names = vms < 0 ? NULL : list_names(vms);
-	int r = 0;
+	CLEANUP_CLOSE int vms = vm_dirs_open_vms(cli_dirs());
+	struct dirent **found = NULL;
+	int n = vms < 0 ? 0 : scandirat(vms, ".", &found, is_name, compare_names), r = 0;
 
-	for (char **n = names; n && *n && r == 0; n++)
-		r = fn(*n, userdata);
+	for (int i = 0; i < n; i++) {
+		if (r == 0)
+			r = fn(found[i]->d_name, userdata);
+		free(found[i]);
+	}
+	free(found);
 	return r;
 }
 

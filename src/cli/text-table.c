@@ -14,6 +14,7 @@ struct text_table {
 	size_t columns;
 	size_t widths[COLUMNS_MAX];
 	char **cells; /* owned, row after row */
+	size_t n, room;
 };
 
 /* Characters, not bytes: UTF-8 continuation bytes have no width. */
@@ -26,6 +27,17 @@ static size_t cell_width(const char *s)
 	return n;
 }
 
+static void cell_add(struct text_table *t, const char *text)
+{
+	if (t->n == t->room) {
+		t->room = t->room ? 2 * t->room : 64;
+		t->cells = reallocarray(t->cells, t->room, sizeof *t->cells);
+	}
+	if (!t->cells || !(t->cells[t->n] = strdup(text)))
+		abort();
+	t->n++;
+}
+
 void text_table_row(struct text_table *t, const char *const *cells)
 {
 	for (size_t i = 0; i < t->columns; i++) {
@@ -33,8 +45,7 @@ void text_table_row(struct text_table *t, const char *const *cells)
 		char text[CELL_MAX];
 
 		str_escape(text, sizeof text, raw, strlen(raw), NULL);
-		if (strv_push(&t->cells, text) < 0)
-			abort();
+		cell_add(t, text);
 		if (cell_width(text) > t->widths[i])
 			t->widths[i] = cell_width(text);
 	}
@@ -54,9 +65,7 @@ struct text_table *text_table_create(const char *const *headings)
 
 void text_table_print(struct text_table *t)
 {
-	size_t n = strv_length(t->cells);
-
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < t->n; i++) {
 		size_t column = i % t->columns;
 		int pad = (int)(t->widths[column] - cell_width(t->cells[i]));
 
@@ -71,6 +80,8 @@ void text_table_destroy(struct text_table *t)
 {
 	if (!t)
 		return;
-	strv_free(t->cells);
+	for (size_t i = 0; i < t->n; i++)
+		free(t->cells[i]);
+	free(t->cells);
 	free(t);
 }

@@ -56,9 +56,14 @@ static int add(const char *name, void *userdata)
 	struct listing *l = userdata;
 	struct vm_status s = { 0 };
 
-	/* what a killed supervisor left is put in order on the way */
-	(void)runtime_dir_sweep(cli_dirs(), name);
-	if (vm_status_look(cli_dirs(), name, &s) < 0 || (!arg_all && !vm_status_is_alive(&s))) {
+	/* what a killed supervisor left is put in order on the way; 0: nothing runs or was left */
+	bool stopped = runtime_dir_sweep(cli_dirs(), name) == 0;
+	int r = 0;
+
+	if (stopped && !arg_all)
+		return 0;
+	r = stopped ? vm_status_last(cli_dirs(), name, &s) : vm_status_look(cli_dirs(), name, &s);
+	if (r < 0 || (!arg_all && !vm_status_is_alive(&s))) {
 		vm_status_finish(&s);
 		return 0;
 	}

@@ -78,8 +78,8 @@ static int dir_make(const char *path)
 
 int vm_dirs_init(struct vm_dirs *ret)
 {
-	struct vm_dirs d = { dir_find(&state_rule), dir_find(&runtime_rule),
-		dir_find(&config_rule) };
+	struct vm_dirs d = { dir_find(&state_rule), dir_find(&runtime_rule), dir_find(&config_rule),
+		-EBADF, -EBADF };
 	int r = d.state && d.runtime && d.config ? 0 : -ENOMEM;
 
 	if (r == 0)
@@ -99,7 +99,9 @@ void vm_dirs_finish(struct vm_dirs *d)
 	free(d->state);
 	free(d->runtime);
 	free(d->config);
-	*d = (struct vm_dirs){ 0 };
+	fd_close(d->runtime_fd);
+	fd_close(d->vms_fd);
+	*d = (struct vm_dirs){ .runtime_fd = -EBADF, .vms_fd = -EBADF };
 }
 
 static int dir_open(int parent, const char *path)
@@ -121,10 +123,31 @@ static int dir_open_sub(int top, const char *name, int create)
 	return create ? file_mkdir_at(top, name, 0711) : dir_open(top, name);
 }
 
+int vm_dirs_open_vms(const struct vm_dirs *d)
+{
+	return d->vms_fd >= 0 ? dir_open(d->vms_fd, ".") : vm_dirs_open_state(d, "vms");
+}
+
+int vm_dirs_hold(struct vm_dirs *d)
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_vms(d), runtime = dir_open(AT_FDCWD, d->runtime);
+
+	if (vms < 0 || runtime < 0)
+		return vms < 0 ? vms : runtime;
+	fd_close(d->vms_fd);
+	fd_close(d->runtime_fd);
+	d->vms_fd = TAKE_FD(vms);
+	d->runtime_fd = TAKE_FD(runtime);
+	return 0;
+}
+
 int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create)
 {
-	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+	CLEANUP_CLOSE int vms = -EBADF;
 
+	if (d->vms_fd >= 0)
+		return dir_open_sub(d->vms_fd, vm_name, create);
+	vms = vm_dirs_open_vms(d);
 	return vms < 0 ? vms : dir_open_sub(vms, vm_name, create);
 }
 
@@ -215,7 +238,10 @@ int vm_dirs_remove_vm(const struct vm_dirs *d, const char *vm_name)
 
 int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create)
 {
-	CLEANUP_CLOSE int top = dir_open(AT_FDCWD, d->runtime);
+	CLEANUP_CLOSE int top = -EBADF;
 
+	if (d->runtime_fd >= 0)
+		return dir_open_sub(d->runtime_fd, vm_name, create);
+	top = dir_open(AT_FDCWD, d->runtime);
 	return top < 0 ? top : dir_open_sub(top, vm_name, create);
 }

@@ -16,11 +16,18 @@ struct vm_dirs {
 	char *state; /* owned, absolute paths */
 	char *runtime;
 	char *config;
+	int runtime_fd, vms_fd; /* owned: vm_dirs_hold(); -EBADF: opened at each use */
 };
 
 /* Finds the paths and makes STATE and RUNTIME (0711 for root, else 0700). 0 or -errno. */
 int vm_dirs_init(struct vm_dirs *ret);
 void vm_dirs_finish(struct vm_dirs *d);
+
+/* Keeps RUNTIME and STATE/vms open: for short lives that look at many VMs. 0 or -errno. */
+int vm_dirs_hold(struct vm_dirs *d);
+
+/* STATE/vms, the caller's. Descriptor or -errno. */
+int vm_dirs_open_vms(const struct vm_dirs *d);
 
 /* Open directory descriptors below them; made when missing. Descriptor or -errno. */
 int vm_dirs_open_state(const struct vm_dirs *d, const char *name);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -12,6 +13,7 @@
 #include "lease.h"
 #include "str.h"
 #include "vm-dirs.h"
+#include "vm-name.h"
 #include "vm-spec.h"
 
 #define VM_STATUS_TEXT_MAX (64 * 1024)
@@ -118,15 +120,23 @@ static int status_look_live(const struct vm_dirs *dirs, const char *vm_name, str
 
 static int status_look_last(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret)
 {
-	CLEANUP_CLOSE int vm = vm_dirs_open_vm(dirs, vm_name, false);
+	CLEANUP_CLOSE int vm = -EBADF;
 	struct vm_spec spec = { 0 };
-	int r;
+	char path[VM_NAME_MAX + sizeof "/last/status.json"];
+	int r = -ENOENT;
 
-	if (vm < 0)
-		return vm;
-	r = vm_status_read_at(vm, "last/status.json", ret);
+	if (dirs->vms_fd >= 0) {
+		snprintf(path, sizeof path, "%s/last/status.json", vm_name);
+		r = vm_status_read_at(dirs->vms_fd, path, ret);
+	}
+	if (r < 0) {
+		vm = vm_dirs_open_vm(dirs, vm_name, false);
+		r = vm < 0 ? vm : vm_status_read_at(vm, "last/status.json", ret);
+	}
 	if (r >= 0)
 		return str_set(&ret->state, "stopped");
+	if (vm < 0)
+		return vm;
 	*ret = (struct vm_status){ 0 };
 	r = vm_spec_read(vm, &spec, NULL);
 	if (r < 0)
@@ -136,12 +146,19 @@ static int status_look_last(const struct vm_dirs *dirs, const char *vm_name, str
 	return str_set(&ret->state, "created");
 }
 
+int vm_status_last(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret)
+{
+	int r = status_look_last(dirs, vm_name, ret);
+
+	return r < 0 ? r : str_set(&ret->name, vm_name);
+}
+
 int vm_status_look(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret)
 {
 	int r;
 
 	r = status_look_live(dirs, vm_name, ret);
 	if (r == -ENOENT)
-		r = status_look_last(dirs, vm_name, ret);
+		return vm_status_last(dirs, vm_name, ret);
 	return r < 0 ? r : str_set(&ret->name, vm_name);
 }

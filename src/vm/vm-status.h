@@ -53,4 +53,7 @@ int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret);
  * -ENOENT: there is no such VM.
  */
 int vm_status_look(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret);
+
+/* The same for one that is known not to run. */
+int vm_status_last(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret);
 bool vm_status_is_alive(const struct vm_status *s);
