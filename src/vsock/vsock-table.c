@@ -26,14 +26,14 @@ int vsock_table_init(struct vsock_table *t, struct loop *loop, const struct vsoc
 	t->seed = seed;
 	t->next_port = VSOCK_PORT_FIRST + (uint32_t)(seed >> 40);
 	t->n_used = 0;
-	t->free = 0;
+	t->free = VSOCK_TABLE_NONE;
+	t->fresh = 0;
+	t->loop = loop;
+	t->hooks = hooks;
+	t->owner = owner;
 	t->is_stale = false;
 	memset(t->stale, 0, sizeof t->stale);
 	memset(t->buckets, 0xff, sizeof t->buckets);
-	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
-		vsock_conn_init(&t->conns[i], loop, hooks, owner, t->arena + i * VSOCK_BUF_BYTES);
-		t->conns[i].hash_next = i + 1 < VSOCK_CONNS_MAX ? i + 1 : VSOCK_TABLE_NONE;
-	}
 	return 0;
 }
 
@@ -73,7 +73,10 @@ static bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b
 
 static void vsock_table_clear(struct vsock_table *t, size_t slot)
 {
-	__atomic_store_n(&vsock_table_entry(t->file, slot)->live, 0, __ATOMIC_RELEASE);
+	struct vsock_table_entry *e = vsock_table_entry(t->file, slot);
+
+	if (e->live) /* else its page need not be there */
+		__atomic_store_n(&e->live, 0, __ATOMIC_RELEASE);
 }
 
 static void vsock_table_write(struct vsock_table *t, size_t slot, const struct vsock_key *key)
@@ -194,15 +197,31 @@ struct vsock_conn *vsock_table_find(struct vsock_table *t, const struct vsock_ke
 	return i == VSOCK_TABLE_NONE ? NULL : &t->conns[i];
 }
 
+/* A slot that nobody has, made when none was given back: most guests never need many. */
+static uint16_t vsock_table_slot(struct vsock_table *t)
+{
+	uint16_t i = t->free;
+
+	if (i != VSOCK_TABLE_NONE) {
+		t->free = t->conns[i].hash_next;
+		return i;
+	}
+	if (t->fresh == VSOCK_CONNS_MAX)
+		return VSOCK_TABLE_NONE;
+	i = t->fresh++;
+	vsock_conn_init(
+		&t->conns[i], t->loop, t->hooks, t->owner, t->arena + (size_t)i * VSOCK_BUF_BYTES);
+	return i;
+}
+
 struct vsock_conn *vsock_table_take(struct vsock_table *t, const struct vsock_key *key)
 {
-	uint16_t *bucket = vsock_table_bucket(t, key), i = t->free;
+	uint16_t *bucket = vsock_table_bucket(t, key), i = vsock_table_slot(t);
 	struct vsock_conn *c;
 
 	if (i == VSOCK_TABLE_NONE)
 		return NULL;
 	c = &t->conns[i];
-	t->free = c->hash_next;
 	c->key = *key;
 	c->hash_next = *bucket;
 	*bucket = i;

@@ -43,7 +43,11 @@ struct vsock_table_entry {
 struct vsock_table {
 	struct vsock_conn conns[VSOCK_CONNS_MAX];
 	uint16_t buckets[VSOCK_TABLE_BUCKETS];
-	uint16_t free; /* first free slot, linked by hash_next */
+	uint16_t free;     /* first slot that was given back, linked by hash_next */
+	uint16_t fresh;    /* first slot that was never used: it is all zeros */
+	struct loop *loop; /* borrowed, all: for slots that are made */
+	const struct vsock_conn_hooks *hooks;
+	void *owner;
 	uint16_t n_used;
 	uint64_t seed;
 	uint32_t next_port;
