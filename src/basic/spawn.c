@@ -81,7 +81,9 @@ static int child_lift(int fd)
 	if (fd < 0)
 		return -errno;
 	r = fcntl(fd, F_DUPFD_CLOEXEC, 3 + SPAWN_FDS_MAX);
-	return r < 0 ? -errno : r;
+	if (r < 0) /* EINVAL: the limit is below that number */
+		return errno == EINVAL ? -EMFILE : -errno;
+	return r;
 }
 
 /* dup2() clears CLOEXEC: exactly the descriptors 0 … 2 + n_fds survive. */

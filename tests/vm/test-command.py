@@ -314,7 +314,7 @@ def two_starters(host):
     vm = host.name()
     host.run("run", "-d", "--name", vm, BB, "--", "sleep", "1000", check=0)
     host.run("stop", vm, check=0)
-    many = [host.popen("start", vm, stderr=subprocess.PIPE) for _ in range(20)]
+    many = [host.popen("start", vm, stderr=subprocess.PIPE) for _ in range(50)]
     results = [(p.communicate()[1], p.returncode) for p in many]
     equal(sum(code == 0 for _, code in results), 1, "winners")
     for text, code in results:
@@ -322,17 +322,18 @@ def two_starters(host):
 
 
 def parallel(host):
-    """Sixteen at once, all ready, all gone."""
-    names = [host.name(f"p{i}") for i in range(16)]
+    """Sixteen at once (64 in a soak), all ready, all gone."""
+    count = 64 if os.environ.get("UVMS_SOAK") == "1" else 16
+    names = [host.name(f"p{i}") for i in range(count)]
     starts = [host.popen("run", "-d", "-q", "--memory=128M", "--name", n, BB, "--", "sleep", "1000",
                          stderr=subprocess.PIPE) for n in names]
     failed = [(n, p.stderr.read()) for n, p in zip(names, starts) if p.wait() != 0]
     equal(failed, [], "failed starts")
     running = json.loads(host.out("ls", "--json"))
     mine = [vm for vm in running if vm["name"] in names]
-    equal(len(mine), 16, "running")
-    equal(len({vm["cid"] for vm in mine}), 16, "CIDs differ")
-    equal(len({vm["uid"] for vm in mine}), 16 if os.geteuid() == 0 else 1, "uids")
+    equal(len(mine), count, "running")
+    equal(len({vm["cid"] for vm in mine}), count, "CIDs differ")
+    equal(len({vm["uid"] for vm in mine}), count if os.geteuid() == 0 else 1, "uids")
     host.run("stop", *names, check=0, timeout=600)
 
 
