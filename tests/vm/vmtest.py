@@ -64,7 +64,8 @@ class Host:
         return subprocess.Popen([UVMS, *args], env=self.env, **kw)
 
     def run(self, *args, check=None, timeout=300, **kw):
-        kw.setdefault("stdin", subprocess.DEVNULL)
+        if "input" not in kw:
+            kw.setdefault("stdin", subprocess.DEVNULL)
         p = subprocess.run([UVMS, *args], env=self.env, capture_output=True, timeout=timeout, **kw)
         if check is not None and p.returncode != check:
             raise Failure(f"uvms {' '.join(args)}: status {p.returncode}, want {check}\n"
