@@ -17,7 +17,7 @@
 #include "store.h"
 #include "str.h"
 #include "vm-dirs.h"
-#include "vmm.h"
+#include "vmm-program.h"
 
 DEFINE_CLEANUP(struct store *, store_close);
 
@@ -58,7 +58,7 @@ static void look_qemu(const struct doctor_host *host, struct doctor_finding *f)
 	int r;
 
 	remedy = doctor_package_remedy("qemu-system-x86_64");
-	if (vmm_backend_program(vmm_backend_find("qemu"), &program) < 0) {
+	if (vmm_program_find(VMM_PROGRAM_QEMU, VMM_PROGRAM_QEMU_ENV, &program) < 0) {
 		doctor_found(f, DOCTOR_MISSING, remedy, "qemu-system-x86_64 is not installed");
 		return;
 	}

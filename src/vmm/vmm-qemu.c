@@ -13,6 +13,7 @@
 #include "qmp.h"
 #include "str.h"
 #include "vmm-impl.h"
+#include "vmm-program.h"
 
 /* HPET costs 7-8 % of a core in an idle guest; S3 and S4 have no use here. */
 static int qemu_machine(const struct vmm_config *c, char ***v)
@@ -267,8 +268,8 @@ static void qemu_detach(struct vmm *v)
 const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG,
-	.program = "qemu-system-x86_64",
-	.program_env = "UVMS_QEMU",
+	.program = VMM_PROGRAM_QEMU,
+	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,
 	.attach_consume = qemu_attach_consume,
 	.power_button = qemu_power_button,

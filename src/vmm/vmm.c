@@ -6,9 +6,9 @@
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "path.h"
 #include "str.h"
 #include "vmm-impl.h"
+#include "vmm-program.h"
 
 static const struct vmm_backend *const backends[] = { &vmm_backend_qemu, &vmm_backend_null };
 
@@ -33,13 +33,7 @@ unsigned vmm_backend_caps(const struct vmm_backend *b)
 
 int vmm_backend_program(const struct vmm_backend *b, char **ret)
 {
-	const char *override = b->program_env ? getenv(b->program_env) : NULL;
-
-	if (override && *override) {
-		*ret = strdup(override);
-		return *ret ? 0 : -ENOMEM;
-	}
-	return path_find_program(b->program, ret);
+	return vmm_program_find(b->program, b->program_env, ret);
 }
 
 int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **ret_reason)

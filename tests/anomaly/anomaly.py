@@ -212,7 +212,7 @@ def run(directory):
 def copy(directory):
     """A tree out of the guest: a file is whole or not there, and success means all of it."""
     cp = __import__("test-cp")
-    agent = cp.guest_agent.Agent()
+    agent = cp.Agent()
     supervisor = cp.Supervisor(directory, "vm", lambda: agent.session().sock)
     source, target = directory / "source", directory / "target"
     (source / "d/e").mkdir(parents=True)
