@@ -150,15 +150,16 @@ def main_command(host):
 def client_killed(host):
     """The command of a client that is killed ends 2 s later; the device was not replaced."""
     vm = start(host)
-    p = host.popen("exec", vm, "sleep", "4321", stdin=subprocess.DEVNULL)
-    while host.run("exec", vm, "pgrep", "-f", "sleep 4321").returncode != 0:
-        time.sleep(0.1)
+    p = host.popen("exec", vm, "sh", "-c", "echo $$; exec sleep 4321", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    pid = p.stdout.readline().decode().strip()
+    equal(host.run("exec", vm, "test", "-d", f"/proc/{pid}").returncode, 0, "it runs")
     p.kill()
     p.wait()
     begin = time.monotonic()
-    while host.run("exec", vm, "pgrep", "-f", "sleep 4321").returncode == 0:
+    while host.run("exec", vm, "test", "-d", f"/proc/{pid}").returncode == 0:
         true(time.monotonic() - begin < 6, "it is still there")
         time.sleep(0.1)
+    true(time.monotonic() - begin > 1, "it ended at once")
     host.run("stop", vm, check=0)
 
 
