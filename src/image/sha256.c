@@ -15,10 +15,19 @@
 /* The function NAME of the loaded library with its own type; NULL when it has none. */
 #define SHA256_SYMBOL(s, name) ((__typeof__(name) *)dlsym((s)->library, #name))
 
+/* Second, where the loader does not look by itself: Nix, a prefix of its own. */
+static void *sha256_load(void)
+{
+	void *library = dlopen(SONAME_OF(OPENSSL_VERSION_MAJOR), RTLD_NOW | RTLD_LOCAL);
+
+	return library ? library
+		       : dlopen(LIBCRYPTO_DIR "/" SONAME_OF(OPENSSL_VERSION_MAJOR),
+				 RTLD_NOW | RTLD_LOCAL);
+}
+
 int sha256_begin(struct sha256 *ret)
 {
-	struct sha256 s = { .library = dlopen(
-				    SONAME_OF(OPENSSL_VERSION_MAJOR), RTLD_NOW | RTLD_LOCAL) };
+	struct sha256 s = { .library = sha256_load() };
 	__typeof__(EVP_MD_CTX_new) *new_ctx = s.library ? SHA256_SYMBOL(&s, EVP_MD_CTX_new) : NULL;
 	__typeof__(EVP_DigestInit_ex) *init =
 		s.library ? SHA256_SYMBOL(&s, EVP_DigestInit_ex) : NULL;
