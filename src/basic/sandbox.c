@@ -41,3 +41,36 @@ int sandbox_want_fds(unsigned n)
 		return -errno;
 	return lim.rlim_cur < n ? -EMFILE : 0;
 }
+
+int sandbox_keep_capabilities(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (syscall(SYS_capget, &head, sets) < 0)
+		return -errno;
+	for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		sets[i].inheritable = sets[i].permitted;
+	if (syscall(SYS_capset, &head, sets) < 0)
+		return -errno;
+	for (unsigned cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++) {
+		if ((sets[cap / 32].permitted >> cap % 32 & 1) &&
+			prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+int sandbox_keep_no_capabilities(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = { 0 };
+
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) < 0)
+		return -errno;
+	if (syscall(SYS_capget, &head, sets) < 0)
+		return -errno;
+	for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
+		sets[i].inheritable = 0;
+	return syscall(SYS_capset, &head, sets) < 0 ? -errno : 0;
+}

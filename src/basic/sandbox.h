@@ -1,11 +1,18 @@
-/* Gives up what a device process never needs. Irrevocable; libc only, so no system call filter. */
+/* What a process may do. libc only, so no system call filter. */
 #pragma once
 
 /*
- * no_new_privs, no capability in any set (the bounding set as far as allowed), no core dump.
+ * Gives up what a device process never needs, irrevocably: no_new_privs, no capability in any set (the bounding set as far as allowed), no core dump.
  * 0 or -errno; -errno leaves the process partly confined: exit then.
  */
 int sandbox_drop_privileges(void);
+
+/*
+ * For a process that is not root, in a user namespace of its own: what it has survives the execve() that
+ * follows (ambient set); and back, so that what it starts later inherits nothing. 0 or -errno.
+ */
+int sandbox_keep_capabilities(void);
+int sandbox_keep_no_capabilities(void);
 
 /* Raises the soft descriptor limit to at least N if the hard one allows: 0, or -EMFILE. */
 int sandbox_want_fds(unsigned n);

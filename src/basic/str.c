@@ -101,6 +101,29 @@ void str_hex(char *out, const void *in, size_t len)
 	out[2 * len] = 0;
 }
 
+static int str_nibble(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -EINVAL;
+}
+
+int str_unhex(void *out, const char *hex, size_t len)
+{
+	uint8_t *p = out;
+
+	if (strlen(hex) != 2 * len)
+		return -EINVAL;
+	for (size_t i = 0; i < len; i++) {
+		int high = str_nibble(hex[2 * i]), low = str_nibble(hex[2 * i + 1]);
+
+		if (high < 0 || low < 0)
+			return -EINVAL;
+		p[i] = (uint8_t)(high << 4 | low);
+	}
+	return 0;
+}
+
 void strv_free(char **v)
 {
 	for (char **p = v; p && *p; p++)

@@ -42,6 +42,9 @@ uint64_t str_hash(const char *s);
 /* Hex of LEN bytes into OUT (2 * LEN + 1 bytes). */
 void str_hex(char *out, const void *in, size_t len);
 
+/* The reverse, of exactly 2 * LEN digits as str_hex() writes them: 0 or -EINVAL. */
+int str_unhex(void *out, const char *hex, size_t len);
+
 /* A NULL-terminated vector of heap strings. */
 void strv_free(char **v);
 size_t strv_length(char *const *v);

@@ -1,6 +1,7 @@
 #include "cleanup.h"
 #include "str.h"
 #include "unit.h"
+#include <errno.h>
 
 static void escapes(void **state)
 {
@@ -14,6 +15,21 @@ static void escapes(void **state)
 	assert_int_equal(str_escape(out, 5, "ab\x01", 3, NULL), 2);
 	assert_string_equal(out, "ab");
 	assert_int_equal(str_escape(out, 1, "ab", 2, NULL), 0);
+}
+
+static void hex(void **state)
+{
+	uint8_t bytes[2];
+	char text[5];
+
+	assert_int_equal(str_unhex(bytes, "0aff", 2), 0);
+	assert_int_equal(bytes[0] << 8 | bytes[1], 0x0aff);
+	str_hex(text, bytes, 2);
+	assert_string_equal(text, "0aff");
+	assert_int_equal(str_unhex(bytes, "0af", 2), -EINVAL);
+	assert_int_equal(str_unhex(bytes, "0aff0", 2), -EINVAL);
+	assert_int_equal(str_unhex(bytes, "0aFF", 2), -EINVAL);
+	assert_int_equal(str_unhex(bytes, "0a f", 2), -EINVAL);
 }
 
 static void distances(void **state)
@@ -40,6 +56,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(escapes),
+		cmocka_unit_test(hex),
 		cmocka_unit_test(distances),
 		cmocka_unit_test(vectors),
 	};
