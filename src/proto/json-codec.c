@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,12 +80,14 @@ static int json_decode_strv(const struct json_field *f, struct json_object *v, c
 
 static int json_decode_number(const struct json_field *f, struct json_object *v, uint64_t *ret)
 {
-	uint64_t max = f->max ? f->max : f->type == JSON_U32 ? UINT32_MAX : UINT64_MAX;
+	uint64_t max = f->type == JSON_U32 ? UINT32_MAX : f->type == JSON_FD ? INT_MAX : UINT64_MAX;
 
 	if (!json_object_is_type(v, json_type_int))
 		return -EINVAL;
 	if (json_object_get_int64(v) < 0)
 		return -EINVAL;
+	if (f->max)
+		max = f->max;
 	*ret = json_object_get_uint64(v);
 	return *ret > max ? -EINVAL : 0;
 }
@@ -103,6 +106,7 @@ static int json_decode_field(const struct json_field *f, struct json_object *v, 
 		*(bool *)slot = json_object_get_boolean(v);
 		return 0;
 	case JSON_U32:
+	case JSON_FD:
 	case JSON_U64: break;
 	}
 	r = json_decode_number(f, v, &number);
@@ -110,6 +114,8 @@ static int json_decode_field(const struct json_field *f, struct json_object *v, 
 		return r;
 	if (f->type == JSON_U32)
 		*(uint32_t *)slot = (uint32_t)number;
+	else if (f->type == JSON_FD)
+		*(int *)slot = (int)number;
 	else
 		*(uint64_t *)slot = number;
 	return 0;
@@ -167,6 +173,8 @@ static struct json_object *json_encode_strv(char *const *v)
 
 static bool json_field_is_absent(const struct json_field *f, const void *slot)
 {
+	if (f->type == JSON_FD)
+		return *(const int *)slot < 0;
 	return (f->type == JSON_STR || f->type == JSON_STRV) && !*(void *const *)slot;
 }
 
@@ -178,6 +186,7 @@ static struct json_object *json_encode_field(const struct json_field *f, const v
 	case JSON_BOOL: return json_object_new_boolean(*(const bool *)slot);
 	case JSON_U32: return json_object_new_uint64(*(const uint32_t *)slot);
 	case JSON_U64: return json_object_new_uint64(*(const uint64_t *)slot);
+	case JSON_FD: return json_object_new_int(*(const int *)slot);
 	}
 	return NULL;
 }

@@ -18,6 +18,7 @@ enum json_codec_type {
 	JSON_U64,
 	JSON_U32,
 	JSON_BOOL, /* bool */
+	JSON_FD,   /* int, a descriptor's number; negative is absent */
 };
 
 struct json_field {
