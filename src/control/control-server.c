@@ -370,6 +370,65 @@ int control_server_adopt_consume(struct control_server *s, int fd)
 	return server_add_consume(s, fd, true);
 }
 
+int control_server_save(
+	const struct control_server *s, int *ret_listen_fd, struct control_saved *ret, size_t max)
+{
+	size_t n = 0;
+
+	for (struct control_call *c = s->connections; c; c = c->next) {
+		if (n == max)
+			return -E2BIG;
+		ret[n++] = (struct control_saved){ .fd = c->fd,
+			.out_fd = c->out_fd,
+			.may_write = c->may_write,
+			.owner = c->owner,
+			.busy = c->busy,
+			.oneway = c->oneway,
+			.in = c->in,
+			.in_len = c->in_len,
+			.out = c->out ? c->out + c->out_pos : NULL,
+			.out_len = c->out_len - c->out_pos,
+			.call = c };
+	}
+	*ret_listen_fd = s->fd;
+	return (int)n;
+}
+
+static int call_fill(struct control_call *c, const struct control_saved *from)
+{
+	c->may_write = from->may_write;
+	c->busy = from->busy;
+	c->oneway = from->oneway;
+	for (c->in_size = 1024; c->in_size < from->in_len;)
+		c->in_size *= 2;
+	c->in = malloc(c->in_size);
+	c->out = from->out_len > 0 ? malloc(from->out_len) : NULL;
+	if (!c->in || (from->out_len > 0 && !c->out))
+		return -ENOMEM;
+	memcpy(c->in, from->in, from->in_len);
+	if (from->out_len > 0)
+		memcpy(c->out, from->out, from->out_len);
+	c->in_len = from->in_len;
+	c->out_len = from->out_len;
+	return 0;
+}
+
+int control_server_restore_consume(struct control_server *s, struct control_saved *from)
+{
+	int r = server_add_consume(s, from->fd, from->owner);
+
+	if (r < 0) {
+		fd_close(from->out_fd);
+		return r;
+	}
+	from->call = s->connections;
+	from->call->out_fd = from->out_fd;
+	r = call_fill(from->call, from);
+	if (r == 0)
+		call_watch(from->call);
+	return r;
+}
+
 void control_server_destroy(struct control_server *s)
 {
 	if (!s)

@@ -52,5 +52,22 @@ int control_server_adopt_consume(struct control_server *s, int fd);
 void control_call_reply(struct control_call *call, struct json_object *parameters, int fd);
 void control_call_error(struct control_call *call, int error, struct json_object *words);
 
+/* A connection as the next image of this process can go on with it. */
+struct control_saved {
+	int fd, out_fd; /* borrowed; OUT_FD goes with the first byte of OUT, -EBADF: none */
+	bool may_write, owner;
+	bool busy, oneway;    /* a call is to be answered, or not */
+	const char *in, *out; /* borrowed: read and not obeyed yet, to be sent */
+	size_t in_len, out_len;
+	struct control_call *call; /* borrowed: which it is */
+};
+
+/* The listener (borrowed; -EBADF: none), and all connections to RET. How many, or -E2BIG above MAX. */
+int control_server_save(
+	const struct control_server *s, int *ret_listen_fd, struct control_saved *ret, size_t max);
+
+/* Goes on with C, whose descriptors are taken over whatever is returned, and notes the new call in it. */
+int control_server_restore_consume(struct control_server *s, struct control_saved *c);
+
 /* Writes what is queued, waiting at most 1 s in all, and closes. For the last words of a process. */
 void control_server_destroy(struct control_server *s);

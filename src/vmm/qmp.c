@@ -218,6 +218,36 @@ int qmp_create_consume(
 	return 0;
 }
 
+int qmp_save(const struct qmp *q, int *ret_fd, const char **ret_line, size_t *ret_len)
+{
+	if (!q->ready || q->faulted || q->waiting || q->n_queue > 0)
+		return -EBUSY;
+	*ret_fd = q->fd;
+	*ret_line = q->line;
+	*ret_len = q->len;
+	return 0;
+}
+
+int qmp_restore_consume(sd_event *event, int fd, const char *line, size_t len, qmp_handler handler,
+	void *userdata, struct qmp **ret)
+{
+	struct qmp *q;
+	int r;
+
+	if (len >= sizeof q->line) {
+		close(fd);
+		return -EINVAL;
+	}
+	r = qmp_create_consume(event, fd, handler, userdata, &q);
+	if (r < 0)
+		return r;
+	q->greeted = q->ready = true;
+	memcpy(q->line, line, len);
+	q->len = len;
+	*ret = q;
+	return 0;
+}
+
 void qmp_destroy(struct qmp *q)
 {
 	if (!q)

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
 
 #define QMP_LINE_MAX   (64 * 1024)
@@ -33,4 +34,15 @@ int qmp_create_consume(
 
 /* Sends {"execute": COMMAND}; queued behind one that is under way (at most 8: -EBUSY). */
 int qmp_execute(struct qmp *q, const char *command);
+
+/*
+ * For the next image of this process: the socket (borrowed) and what was read of an unfinished line. -EBUSY when
+ * this is not the moment: before the handshake's end, with a command under way, or after the end.
+ */
+int qmp_save(const struct qmp *q, int *ret_fd, const char **ret_line, size_t *ret_len);
+
+/* Goes on with such a conversation. FD is taken over whatever is returned; -EINVAL: too long a line. */
+int qmp_restore_consume(sd_event *event, int fd, const char *line, size_t len, qmp_handler handler,
+	void *userdata, struct qmp **ret);
+
 void qmp_destroy(struct qmp *q);

@@ -23,6 +23,11 @@ struct vmm_backend {
 	int (*attach_consume)(struct vmm *v, int control_fd);
 	int (*power_button)(struct vmm *v);
 	int (*quit)(struct vmm *v);
+
+	/* What goes on in the next image of this process, borrowed; -EBUSY: not now. */
+	int (*save)(const struct vmm *v, struct vmm_saved *ret);
+	/* As attach_consume(), for a VMM that is up already. */
+	int (*restore_consume)(struct vmm *v, const struct vmm_saved *saved);
 	void (*detach)(struct vmm *v); /* frees V->impl; NULL-safe */
 };
 

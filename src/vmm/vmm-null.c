@@ -99,6 +99,35 @@ static int null_attach_consume(struct vmm *v, int control_fd)
 	return r;
 }
 
+static int null_save(const struct vmm *v, struct vmm_saved *ret)
+{
+	struct vmm_null *n = v->impl;
+	int enabled;
+
+	if (sd_event_source_get_enabled(n->io, &enabled) < 0 || enabled == SD_EVENT_OFF)
+		return -EBUSY;
+	*ret = (struct vmm_saved){ n->fd, n->line, n->len };
+	return 0;
+}
+
+static int null_restore_consume(struct vmm *v, const struct vmm_saved *s)
+{
+	struct vmm_null *n;
+	int r;
+
+	if (s->pending_len >= sizeof n->line) {
+		close(s->fd);
+		return -EINVAL;
+	}
+	r = null_attach_consume(v, s->fd);
+	if (r < 0)
+		return r;
+	n = v->impl;
+	memcpy(n->line, s->pending, s->pending_len);
+	n->len = s->pending_len;
+	return 0;
+}
+
 static int null_say(struct vmm *v, const char *line)
 {
 	struct vmm_null *n = v->impl;
@@ -131,5 +160,7 @@ const struct vmm_backend vmm_backend_null = {
 	.attach_consume = null_attach_consume,
 	.power_button = null_power_button,
 	.quit = null_quit,
+	.save = null_save,
+	.restore_consume = null_restore_consume,
 	.detach = null_detach,
 };

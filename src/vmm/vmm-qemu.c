@@ -260,6 +260,17 @@ static int qemu_quit(struct vmm *v)
 	return qmp_execute(v->impl, "quit");
 }
 
+static int qemu_save(const struct vmm *v, struct vmm_saved *ret)
+{
+	return qmp_save(v->impl, &ret->fd, &ret->pending, &ret->pending_len);
+}
+
+static int qemu_restore_consume(struct vmm *v, const struct vmm_saved *s)
+{
+	return qmp_restore_consume(v->event, s->fd, s->pending, s->pending_len, qemu_on_qmp, v,
+		(struct qmp **)&v->impl);
+}
+
 static void qemu_detach(struct vmm *v)
 {
 	qmp_destroy(v->impl);
@@ -274,5 +285,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.attach_consume = qemu_attach_consume,
 	.power_button = qemu_power_button,
 	.quit = qemu_quit,
+	.save = qemu_save,
+	.restore_consume = qemu_restore_consume,
 	.detach = qemu_detach,
 };

@@ -91,6 +91,31 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control
 	return 0;
 }
 
+int vmm_save(const struct vmm *v, struct vmm_saved *ret)
+{
+	return v->backend->save(v, ret);
+}
+
+int vmm_restore_consume(const struct vmm_backend *b, sd_event *event, const struct vmm_saved *saved,
+	vmm_handler handler, void *userdata, struct vmm **ret)
+{
+	struct vmm *v = calloc(1, sizeof *v);
+	int r;
+
+	if (!v) {
+		close(saved->fd);
+		return -ENOMEM;
+	}
+	*v = (struct vmm){ .backend = b, .event = event, .handler = handler, .userdata = userdata };
+	r = b->restore_consume(v, saved);
+	if (r < 0) {
+		free(v);
+		return r;
+	}
+	*ret = v;
+	return 0;
+}
+
 int vmm_power_button(struct vmm *v)
 {
 	return v->backend->power_button(v);

@@ -96,4 +96,20 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control
 int vmm_power_button(struct vmm *v);
 int vmm_quit(struct vmm *v);
 
+/* The control channel as the next image of this process can go on with it. */
+struct vmm_saved {
+	int fd;              /* borrowed */
+	const char *pending; /* borrowed: the beginning of a message */
+	size_t pending_len;
+};
+
+#define VMM_PENDING_MAX (64 * 1024)
+
+/* -EBUSY: something is under way, or over. */
+int vmm_save(const struct vmm *v, struct vmm_saved *ret);
+
+/* As vmm_attach_consume(), for a VMM that has said VMM_EVENT_UP already. */
+int vmm_restore_consume(const struct vmm_backend *b, sd_event *event, const struct vmm_saved *saved,
+	vmm_handler handler, void *userdata, struct vmm **ret);
+
 void vmm_destroy(struct vmm *v);
