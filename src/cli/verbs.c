@@ -23,6 +23,7 @@ const struct verb *const verbs[] = {
 	&verb_stop,
 	&verb_restart,
 	&verb_kill,
+	&verb_refresh,
 	&verb_rm,
 	&verb_prune,
 	&verb_image_build,

@@ -21,12 +21,14 @@
 #include "sv-children.h"
 #include "sv-control.h"
 #include "sv-plan.h"
+#include "sv-refresh.h"
+#include "sv-saved.h"
 #include "sv-vsockd.h"
 #include "sv-watch.h"
 #include "sv.h"
 #include "vm-name.h"
 
-static int arg_client_fd = -EBADF;
+static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF;
 static bool arg_print_plan, arg_owned;
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -158,11 +160,65 @@ static int run(const char *name)
 	return r < 0 ? r : sd_event_loop(sv.event);
 }
 
+/* The next image of a process that was another version until now: sv-refresh.h. */
+static int resume(int memfd, const char *name)
+{
+	CLEANUP(sv_finish) struct sv sv;
+	CLEANUP_FREE char *reason = NULL;
+	struct sv_saved *saved = NULL;
+	int r;
+
+	sv_refresh_arrive();
+	sv_init(&sv);
+	r = sv_saved_read(memfd, true, &saved, &reason);
+	fd_close(memfd);
+	if (r == 0)
+		r = vm_dirs_init(&sv.dirs);
+	if (r == 0)
+		r = sv_prepare(&sv, name);
+	if (r >= 0)
+		r = sv_refresh_resume(&sv, saved);
+	sv_saved_free(saved);
+	if (r >= 0)
+		return sd_event_loop(sv.event);
+	log_error("%s: what the former supervisor has left cannot be gone on with: %s", name,
+		reason ? reason : strerror(-r));
+	return r;
+}
+
+/* For a supervisor that wants to know before it is replaced. */
+static int check_resume(int memfd, const char *name)
+{
+	CLEANUP_FREE char *reason = NULL;
+	struct sv_saved *saved = NULL;
+	int r;
+
+	sv_refresh_arrive();
+	r = sv_saved_read(memfd, false, &saved, &reason);
+	sv_saved_free(saved);
+	if (r < 0)
+		log_error("%s: not understood: %s", name, reason ? reason : strerror(-r));
+	return r;
+}
+
 static int usage(void)
 {
 	fprintf(stderr, "usage: uvms-supervisor [--client-fd N [--owned]] [--print-plan] NAME\n"
+			"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
 			"       uvms-supervisor --print-lifecycle | --version\n");
 	return 2;
+}
+
+/* The descriptor in optarg, for OPTION. */
+static int take_fd(int option)
+{
+	int *to = option == 'c' ? &arg_client_fd : option == 'r' ? &arg_resume_fd : &arg_check_fd;
+	uint32_t fd;
+
+	if (parse_u32(optarg, 1 << 20, &fd) < 0 || fd < 3)
+		return -EINVAL;
+	*to = (int)fd;
+	return fd_set_cloexec(*to, 1);
 }
 
 int main(int argc, char **argv)
@@ -172,20 +228,21 @@ int main(int argc, char **argv)
 		{ "owned", no_argument, NULL, 'o' },
 		{ "print-plan", no_argument, NULL, 'p' },
 		{ "print-lifecycle", no_argument, NULL, 'l' },
+		{ "resume-fd", required_argument, NULL, 'r' },
+		{ "check-resume-fd", required_argument, NULL, 'k' },
 		{ "version", no_argument, NULL, 'v' },
 		{ 0 },
 	};
-	uint32_t fd;
 	int c;
 
 	log_open("uvms-supervisor");
 	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		switch (c) {
 		case 'c':
-			if (parse_u32(optarg, 1 << 20, &fd) < 0)
+		case 'r':
+		case 'k':
+			if (take_fd(c) < 0)
 				return usage();
-			arg_client_fd = (int)fd;
-			fd_set_cloexec(arg_client_fd, 1);
 			break;
 		case 'o': arg_owned = true; break;
 		case 'p': arg_print_plan = true; break;
@@ -196,5 +253,9 @@ int main(int argc, char **argv)
 	}
 	if (optind + 1 != argc)
 		return usage();
+	if (arg_resume_fd >= 0)
+		return resume(arg_resume_fd, argv[optind]) == 0 ? 0 : 1;
+	if (arg_check_fd >= 0)
+		return check_resume(arg_check_fd, argv[optind]) == 0 ? 0 : 1;
 	return run(argv[optind]) == 0 ? 0 : 1;
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "config.h"
 #include "fd.h"
 #include "log.h"
 #include "str.h"
@@ -50,6 +51,11 @@ void sv_status_save(struct sv *sv)
 	if (str_set(&sv->status.state, sv_fsm_state_name(sv->state)) == 0)
 		(void)vm_status_write_at(sv->dir_fd, "status", &sv->status);
 	sd_notifyf(0, "STATUS=%s", sv_fsm_state_name(sv->state));
+}
+
+const char *sv_version(void)
+{
+	return UVMS_VERSION;
 }
 
 void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
@@ -467,6 +473,28 @@ static int make_timers(struct sv *sv)
 	if (r >= 0)
 		r = sd_event_source_set_enabled(sv->linger, SD_EVENT_OFF);
 	return r < 0 ? r : 0;
+}
+
+uint64_t sv_actions_deadline(const struct sv *sv)
+{
+	uint64_t usec = 0;
+	int enabled;
+
+	if (sd_event_source_get_enabled(sv->deadline, &enabled) < 0 || enabled == SD_EVENT_OFF)
+		return 0;
+	(void)sd_event_source_get_time(sv->deadline, &usec);
+	return usec;
+}
+
+int sv_actions_resume(struct sv *sv, uint64_t deadline_usec)
+{
+	int r = make_timers(sv);
+
+	if (r < 0)
+		return r;
+	if (deadline_usec == 0)
+		return sd_event_source_set_enabled(sv->deadline, SD_EVENT_OFF);
+	return sd_event_source_set_time(sv->deadline, deadline_usec);
 }
 
 static int run_plan(struct sv *sv)

@@ -573,6 +573,76 @@ void sv_agent_forget(struct sv_agent *a, struct control_call *call)
 	}
 }
 
+static bool agent_is_armed(sd_event_source *s)
+{
+	int enabled;
+
+	return sd_event_source_get_enabled(s, &enabled) >= 0 && enabled != SD_EVENT_OFF;
+}
+
+int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
+{
+	if (a->openings || agent_is_armed(a->ask))
+		return -EBUSY;
+	*ret = (struct sv_agent_saved){ .fd = a->fd, .ready = a->ready, .n_lines = a->n_lines };
+	for (struct agent_home *h = a->homes; h; h = h->next) {
+		struct sv_agent_home_saved *s = &ret->homes[ret->n_homes];
+
+		if (ret->n_homes++ == SV_AGENT_HOMES_MAX)
+			return -E2BIG;
+		*s = (struct sv_agent_home_saved){ .fd = h->fd,
+			.proven = h->proven,
+			.control = h == a->control,
+			.pending = h->buf,
+			.pending_len = h->len };
+		if (agent_is_armed(h->timer))
+			(void)sd_event_source_get_time(h->timer, &s->timeout_usec);
+	}
+	return 0;
+}
+
+static int home_resume(struct sv_agent *a, const struct sv_agent_home_saved *s)
+{
+	struct agent_home *h = s->pending_len <= sizeof h->buf ? calloc(1, sizeof *h) : NULL;
+	int r;
+
+	if (!h)
+		return -ENOMEM;
+	*h = (struct agent_home){ .agent = a, .fd = s->fd, .proven = s->proven, .next = a->homes };
+	memcpy(h->buf, s->pending, s->pending_len);
+	h->len = s->pending_len;
+	a->homes = h;
+	if (s->control)
+		a->control = h;
+	r = sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h);
+	if (r >= 0)
+		r = sd_event_add_time(a->sv->event, &h->timer, CLOCK_MONOTONIC, s->timeout_usec, 0,
+			home_on_timer, h);
+	if (r >= 0 && s->timeout_usec == 0)
+		r = sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
+	return r;
+}
+
+int sv_agent_resume(struct sv *sv, const struct sv_agent_saved *saved, struct sv_agent **ret)
+{
+	struct sv_agent *a;
+	int r = sv_agent_create_consume(sv, saved->fd, &a);
+
+	if (r < 0)
+		return r;
+	a->ready = saved->ready;
+	a->n_lines = saved->n_lines;
+	/* from the end, since each is put in front */
+	for (size_t i = saved->n_homes; r >= 0 && i > 0; i--)
+		r = home_resume(a, &saved->homes[i - 1]);
+	if (r < 0) {
+		sv_agent_destroy(a);
+		return r;
+	}
+	*ret = a;
+	return 0;
+}
+
 void sv_agent_destroy(struct sv_agent *a)
 {
 	if (!a)

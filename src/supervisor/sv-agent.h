@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct sv;
@@ -16,6 +17,7 @@ struct sv_agent;
 struct control_call;
 
 #define SV_AGENT_STRANGERS 8
+#define SV_AGENT_HOMES_MAX 32 /* in a saved state */
 
 /* LISTEN_FD (v_1023) is taken over whatever is returned. */
 int sv_agent_create_consume(struct sv *sv, int listen_fd, struct sv_agent **ret);
@@ -32,6 +34,29 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
  * that vsock port of the guest as it is.
  */
 void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port);
+
+/* A connection to v_1023, and all of it: what goes on in the next image of this process. Borrowed. */
+struct sv_agent_home_saved {
+	int fd;
+	bool proven, control;
+	const uint8_t *pending; /* the beginning of a frame */
+	size_t pending_len;
+	uint64_t timeout_usec; /* CLOCK_MONOTONIC; 0: none */
+};
+
+struct sv_agent_saved {
+	int fd;
+	bool ready;
+	uint32_t n_lines;
+	size_t n_homes;
+	struct sv_agent_home_saved homes[SV_AGENT_HOMES_MAX];
+};
+
+/* -EBUSY: a session is being opened, or a stop was asked for; -E2BIG: too many connections. */
+int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret);
+
+/* On success all descriptors are taken over. */
+int sv_agent_resume(struct sv *sv, const struct sv_agent_saved *saved, struct sv_agent **ret);
 
 /* CALL is gone: nobody is to be answered. */
 void sv_agent_forget(struct sv_agent *a, struct control_call *call);

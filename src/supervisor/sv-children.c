@@ -80,16 +80,30 @@ static int child_on_exit(sd_event_source *s, int fd, uint32_t revents, void *use
 
 static int child_watch(struct sv_child *c)
 {
-	int r;
+	int r = 0;
 
-	r = sd_event_add_io(c->sv->event, &c->exit_source, c->pidfd, EPOLLIN, child_on_exit, c);
+	if (c->pidfd >= 0)
+		r = sd_event_add_io(
+			c->sv->event, &c->exit_source, c->pidfd, EPOLLIN, child_on_exit, c);
 	/* what it said on its channels before it ended comes first: a power-off is no crash */
-	if (r >= 0)
+	if (r >= 0 && c->exit_source)
 		r = sd_event_source_set_priority(c->exit_source, SD_EVENT_PRIORITY_NORMAL + 1);
-	if (r >= 0)
+	if (r >= 0 && c->output_fd >= 0)
 		r = sd_event_add_io(
 			c->sv->event, &c->output_source, c->output_fd, EPOLLIN, child_on_output, c);
 	return r;
+}
+
+/* A log that cannot be opened is lost, not the VM. */
+int sv_child_resume(struct sv_child *c)
+{
+	char name[32];
+
+	if (c->pid == 0)
+		return 0;
+	snprintf(name, sizeof name, "%s.log", c->name);
+	(void)sv_logfile_resume(&c->log, c->sv->dir_fd, name);
+	return child_watch(c);
 }
 
 int sv_child_start(struct sv_child *c, struct spawn *spawn)

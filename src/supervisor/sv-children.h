@@ -20,6 +20,9 @@ const char **sv_child_arguments(const struct vm_step *step, const char *place, c
  * behind its own. When it ends, sv_happen(on_end) follows.
  */
 int sv_child_start(struct sv_child *c, struct spawn *spawn);
+
+/* One that an earlier image of this process started: pid, pidfd, output_fd and end are set already. 0 or -errno. */
+int sv_child_resume(struct sv_child *c);
 bool sv_child_is_running(const struct sv_child *c);
 void sv_child_signal(struct sv_child *c, int signo);
 

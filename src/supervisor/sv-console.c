@@ -86,19 +86,29 @@ static int client_on_io(sd_event_source *s, int fd, uint32_t revents, void *user
 	return 0;
 }
 
-int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret)
+static struct sv_console *console_new_consume(struct sv *sv, int fd)
 {
 	struct sv_console *c = calloc(1, sizeof *c);
-	int r;
 
 	if (!c) {
 		close(fd);
-		return -ENOMEM;
+		return NULL;
 	}
 	c->sv = sv;
 	c->fd = fd;
+	c->log.fd = -EBADF;
 	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
 		c->clients[i] = (struct console_client){ .console = c, .fd = -EBADF };
+	return c;
+}
+
+int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret)
+{
+	struct sv_console *c = console_new_consume(sv, fd);
+	int r;
+
+	if (!c)
+		return -ENOMEM;
 	r = sv_logfile_init(&c->log, sv->dir_fd, "console");
 	if (r >= 0)
 		r = sd_event_add_io(sv->event, &c->io, fd, EPOLLIN, console_on_io, c);
@@ -108,6 +118,11 @@ int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret)
 	}
 	*ret = c;
 	return 0;
+}
+
+static int client_watch(struct console_client *c)
+{
+	return sd_event_add_io(c->console->sv->event, &c->io, c->fd, EPOLLIN, client_on_io, c);
 }
 
 int sv_console_open(struct sv_console *c)
@@ -121,8 +136,7 @@ int sv_console_open(struct sv_console *c)
 		if (r < 0)
 			return r;
 		c->clients[i].fd = pair[0];
-		r = sd_event_add_io(c->sv->event, &c->clients[i].io, pair[0], EPOLLIN, client_on_io,
-			&c->clients[i]);
+		r = client_watch(&c->clients[i]);
 		if (r < 0) {
 			client_close(&c->clients[i]);
 			close(pair[1]);
@@ -131,6 +145,42 @@ int sv_console_open(struct sv_console *c)
 		return pair[1];
 	}
 	return -EBUSY;
+}
+
+void sv_console_save(const struct sv_console *c, struct sv_console_saved *ret)
+{
+	*ret = (struct sv_console_saved){
+		.fd = c->fd, .dropped_bytes = c->log.dropped_bytes, .gap_bytes = c->log.gap_bytes
+	};
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
+		ret->clients[i] = c->clients[i].fd;
+}
+
+int sv_console_resume_consume(
+	struct sv *sv, const struct sv_console_saved *saved, struct sv_console **ret)
+{
+	struct sv_console *c = console_new_consume(sv, saved->fd);
+	int r;
+
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS && !c; i++)
+		fd_close(saved->clients[i]);
+	if (!c)
+		return -ENOMEM;
+	(void)sv_logfile_resume(&c->log, sv->dir_fd, "console");
+	c->log.dropped_bytes = saved->dropped_bytes;
+	c->log.gap_bytes = saved->gap_bytes;
+	r = sd_event_add_io(sv->event, &c->io, c->fd, EPOLLIN, console_on_io, c);
+	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++) {
+		c->clients[i].fd = saved->clients[i];
+		if (r >= 0 && c->clients[i].fd >= 0)
+			r = client_watch(&c->clients[i]);
+	}
+	if (r < 0) {
+		sv_console_destroy(c);
+		return r;
+	}
+	*ret = c;
+	return 0;
 }
 
 bool sv_console_shows_panic(struct sv_console *c)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct sv;
 struct sv_console;
@@ -15,6 +16,19 @@ struct sv_console;
 
 /* FD, our end of the VMM's console socket, is taken over whatever is returned. */
 int sv_console_create_consume(struct sv *sv, int fd, struct sv_console **ret);
+
+/* What goes on in the next image of this process; descriptors are borrowed. */
+struct sv_console_saved {
+	int fd;
+	int clients[SV_CONSOLE_CLIENTS]; /* -EBADF: none */
+	uint64_t dropped_bytes, gap_bytes;
+};
+
+void sv_console_save(const struct sv_console *c, struct sv_console_saved *ret);
+
+/* The descriptors are taken over whatever is returned. */
+int sv_console_resume_consume(
+	struct sv *sv, const struct sv_console_saved *saved, struct sv_console **ret);
 
 /* A descriptor for a new client (the caller's), or -EBUSY. */
 int sv_console_open(struct sv_console *c);

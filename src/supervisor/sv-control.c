@@ -33,6 +33,8 @@ static const char description[] =
 	"method OpenPort(port: int) -> ()\n"
 	"# The guest's serial port, beside the reply\n"
 	"method Console() -> ()\n"
+	"# Goes on as the program that is installed now; answered by that one\n"
+	"method Refresh() -> (from: string, to: string)\n"
 	"\n"
 	"error Failed(message: string, cause: ?string, next: ?string)\n"
 	"error NotReady(message: string, cause: ?string, next: ?string)\n"
@@ -143,6 +145,8 @@ static void method_open_agent(struct control_call *call, struct json_object *p, 
 
 	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &a, NULL) < 0)
 		control_call_error(call, -EINVAL, NULL);
+	else if (sv_agent_is_ready(sv->agent) && sv->refresh.call)
+		control_wait(sv, call, WAIT_AGENT); /* for a moment */
 	else if (sv_agent_is_ready(sv->agent))
 		sv_agent_open(sv->agent, call, 0);
 	else if (a.wait)
@@ -187,6 +191,11 @@ static void method_console(struct control_call *call, struct json_object *p, voi
 				fd == -EBUSY ? "four others have it" : NULL, NULL));
 }
 
+static void method_refresh(struct control_call *call, struct json_object *p, void *userdata)
+{
+	sv_refresh_ask(userdata, call);
+}
+
 static const struct control_method methods[] = {
 	{ "io.uvms.VM.Status", true, method_status },
 	{ "io.uvms.VM.Wait", true, method_wait },
@@ -194,6 +203,7 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.OpenAgent", false, method_open_agent },
 	{ "io.uvms.VM.OpenPort", false, method_open_port },
 	{ "io.uvms.VM.Console", false, method_console },
+	{ "io.uvms.VM.Refresh", false, method_refresh },
 	{ 0 },
 };
 
@@ -212,6 +222,7 @@ static void control_on_gone(struct control_call *call, void *userdata)
 		}
 	}
 	sv_agent_forget(sv->agent, call);
+	sv_refresh_forget(sv, call);
 }
 
 static void control_on_owner_gone(void *userdata)
@@ -272,8 +283,43 @@ static void tell_failure(struct sv *sv, struct control_call *call)
 					   "supervisor's log"));
 }
 
+static const char *const waiting_names[] = {
+	[WAIT_READY] = "ready",
+	[WAIT_AGENT] = "agent",
+	[WAIT_STOPPED] = "stopped",
+};
+
+bool sv_control_waiter(
+	const struct sv *sv, size_t i, const struct control_call **ret_call, const char **ret_what)
+{
+	const struct sv_waiter *w = sv->waiters;
+
+	while (w && i-- > 0)
+		w = w->next;
+	if (!w)
+		return false;
+	*ret_call = w->call;
+	*ret_what = waiting_names[w->what];
+	return true;
+}
+
+int sv_control_wait_again(struct sv *sv, struct control_call *call, const char *what)
+{
+	bool starter_waits = sv->starter_waits;
+
+	for (size_t i = 0; i < ARRAY_SIZE(waiting_names); i++) {
+		if (!str_eq(waiting_names[i], what))
+			continue;
+		control_wait(sv, call, (enum waiting_for)i);
+		sv->starter_waits = starter_waits;
+		return 0;
+	}
+	return -EINVAL;
+}
+
 void sv_control_tell_end(struct sv *sv)
 {
+	sv_refresh_finish(sv);
 	for (int i = 0; sv->starter_waits && !sv->waiters && i < 10; i++)
 		sd_event_run(sv->event, 100 * 1000);
 	while (sv->waiters) {

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,22 +22,39 @@ static uint64_t log_now_usec(void)
 	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-static int log_open_segment(struct sv_logfile *l)
+static int log_open_segment(struct sv_logfile *l, int flags)
 {
 	l->fd = openat(l->dir_fd, l->name,
-		O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0640);
+		O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | flags, 0640);
 	l->size = 0;
 	return l->fd < 0 ? -errno : 0;
 }
 
-int sv_logfile_init(struct sv_logfile *l, int dir_fd, const char *name)
+static void log_begin(struct sv_logfile *l, int dir_fd, const char *name)
 {
 	*l = (struct sv_logfile){ .dir_fd = dir_fd,
 		.fd = -EBADF,
 		.tokens = SV_LOGFILE_BURST,
 		.filled_usec = log_now_usec() };
 	snprintf(l->name, sizeof l->name, "%s", name);
-	return log_open_segment(l);
+}
+
+int sv_logfile_init(struct sv_logfile *l, int dir_fd, const char *name)
+{
+	log_begin(l, dir_fd, name);
+	return log_open_segment(l, O_TRUNC);
+}
+
+int sv_logfile_resume(struct sv_logfile *l, int dir_fd, const char *name)
+{
+	struct stat st;
+	int r;
+
+	log_begin(l, dir_fd, name);
+	r = log_open_segment(l, 0);
+	if (r == 0 && fstat(l->fd, &st) == 0)
+		l->size = (size_t)st.st_size;
+	return r;
 }
 
 static void log_rotate(struct sv_logfile *l)
@@ -46,7 +64,7 @@ static void log_rotate(struct sv_logfile *l)
 	snprintf(old, sizeof old, "%s.1", l->name);
 	(void)renameat(l->dir_fd, l->name, l->dir_fd, old);
 	l->fd = fd_close(l->fd);
-	(void)log_open_segment(l);
+	(void)log_open_segment(l, O_TRUNC);
 }
 
 static size_t log_take_tokens(struct sv_logfile *l, size_t want)

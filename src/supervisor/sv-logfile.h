@@ -25,6 +25,9 @@ struct sv_logfile {
 };
 
 int sv_logfile_init(struct sv_logfile *l, int dir_fd, const char *name);
+
+/* Goes on with the present segment of NAME. */
+int sv_logfile_resume(struct sv_logfile *l, int dir_fd, const char *name);
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len);
 void sv_logfile_finish(struct sv_logfile *l);
 

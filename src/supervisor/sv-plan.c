@@ -178,36 +178,53 @@ static int plan_add_words(struct sv *sv, enum vm_step_id id, const char *const *
 	return r < 0 ? -ENOMEM : 0;
 }
 
+/* {cid} is known once it is leased. */
+static int plan_vsockd_arguments(const struct sv *sv, const char *program, char ***args)
+{
+	static const char *const fixed[] = { "--cid", "{cid}", "--vhost-fd", "3", "--listen-fd",
+		"4", "--table-fd", "5", "--keeper-fd", "6", "--state-fd", "7", "--path", "v" };
+	int r = 0;
+
+	r |= strv_push(args, program);
+	r |= strv_push(args, "--name");
+	r |= strv_push(args, sv->spec.name);
+	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
+		r |= strv_push(args, fixed[i]);
+	return r < 0 ? -ENOMEM : 0;
+}
+
 static int plan_add_vsockd(struct sv *sv, char **ret_reason)
 {
 	CLEANUP_FREE char *program = NULL;
 	char **args = NULL;
-	int r = 0;
+	int r;
 
 	if (path_find_helper("uvms-vsockd", &program) < 0) {
 		*ret_reason = strdup("the helper uvms-vsockd is not installed");
 		return -ENOENT;
 	}
-	/* {cid} is known once it is leased */
-	r |= strv_push(&args, program);
-	r |= strv_push(&args, "--name");
-	r |= strv_push(&args, sv->spec.name);
-	r |= strv_push(&args, "--cid");
-	r |= strv_push(&args, "{cid}");
-	r |= strv_push(&args, "--vhost-fd");
-	r |= strv_push(&args, "3");
-	r |= strv_push(&args, "--listen-fd");
-	r |= strv_push(&args, "4");
-	r |= strv_push(&args, "--table-fd");
-	r |= strv_push(&args, "5");
-	r |= strv_push(&args, "--keeper-fd");
-	r |= strv_push(&args, "6");
-	r |= strv_push(&args, "--state-fd");
-	r |= strv_push(&args, "7");
-	r |= strv_push(&args, "--path");
-	r |= strv_push(&args, "v");
+	r = plan_vsockd_arguments(sv, program, &args);
 	r |= vm_plan_add_consume(&sv->plan, VM_STEP_VSOCKD, args);
 	return r < 0 ? -ENOMEM : 0;
+}
+
+int sv_plan_renew_vsockd(struct sv *sv)
+{
+	CLEANUP_FREE char *program = NULL;
+	CLEANUP(strv_freep) char **args = NULL;
+	int r = path_find_helper("uvms-vsockd", &program);
+
+	if (r == 0)
+		r = plan_vsockd_arguments(sv, program, &args);
+	for (size_t i = 0; r == 0 && i < sv->plan.n_steps; i++) {
+		struct vm_step *step = &sv->plan.steps[i];
+
+		if (step->id != VM_STEP_VSOCKD)
+			continue;
+		strv_free(step->args);
+		step->args = TAKE_PTR(args);
+	}
+	return r;
 }
 
 /*

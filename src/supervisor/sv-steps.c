@@ -509,6 +509,11 @@ static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
 		sv->backend, sv->event, TAKE_FD(sv->vmm_control_fd), on_vmm, sv, &sv->vmm);
 }
 
+int sv_steps_resume_vmm(struct sv *sv, const struct vmm_saved *saved)
+{
+	return vmm_restore_consume(sv->backend, sv->event, saved, on_vmm, sv, &sv->vmm);
+}
+
 static void undo_vmm(struct sv *sv)
 {
 	sv_child_finish(&sv->vmm_child);

@@ -206,6 +206,17 @@ static int keeper_open(struct sv *sv, int *ret_theirs)
 	return 0;
 }
 
+int sv_vsockd_resume(struct sv *sv)
+{
+	struct sv_vsockd *v = &sv->vsockd;
+
+	v->messages = (struct ratelimit){ .interval_usec = SV_VSOCKD_WINDOW_USEC,
+		.burst = SV_VSOCKD_MESSAGES };
+	if (v->keeper_fd < 0)
+		return 0;
+	return sd_event_add_io(sv->event, &v->keeper_source, v->keeper_fd, EPOLLIN, on_keeper, sv);
+}
+
 /* is it there? */
 
 static int on_ping_timer(sd_event_source *s, uint64_t usec, void *userdata)

@@ -39,6 +39,9 @@ void sv_vsockd_init(struct sv *sv);
 /* The memfds; the sockets are the caller's to make. 0 or -errno. */
 int sv_vsockd_prepare(struct sv *sv);
 
+/* One that an earlier image of this process started: listens to its channel. 0 or -errno. */
+int sv_vsockd_resume(struct sv *sv);
+
 /* Starts one with all that is kept. 0 or -errno. */
 int sv_vsockd_start(struct sv *sv);
 

@@ -34,6 +34,7 @@
 
 typedef struct sd_event sd_event;
 typedef struct sd_event_source sd_event_source;
+struct control_call;
 struct control_server;
 struct sv;
 struct sv_agent;
@@ -76,6 +77,13 @@ struct sv_vsockd {
 	struct ratelimit messages, early, deaths;
 };
 
+/* A client wants the next image of this process: sv-refresh. */
+struct sv_refresh {
+	struct control_call *call; /* borrowed; NULL: nobody does */
+	sd_event_source *timer;    /* owned */
+	uint64_t until_usec;       /* CLOCK_MONOTONIC */
+};
+
 struct sv {
 	sd_event *event; /* owned */
 	struct vm_dirs dirs;
@@ -106,6 +114,7 @@ struct sv {
 	struct sv_console *console;     /* owned */
 	struct control_server *control; /* owned */
 	struct sv_waiter *waiters;      /* owned */
+	struct sv_refresh refresh;
 	int client_fd; /* owned until the control server has it: the starter's connection */
 
 	enum sv_state state;
@@ -139,3 +148,14 @@ void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
 void sv_status_save(struct sv *sv);
+
+/*
+ * A client asks for the program that is installed now (sv-refresh): CALL is answered by that one, or at
+ * once with an error. CALL is gone, and the VM ends: nothing comes of it.
+ */
+void sv_refresh_ask(struct sv *sv, struct control_call *call);
+void sv_refresh_forget(struct sv *sv, struct control_call *call);
+void sv_refresh_finish(struct sv *sv);
+
+/* Of this program. */
+const char *sv_version(void);

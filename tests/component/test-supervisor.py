@@ -382,9 +382,195 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
+
+class Bin:
+    """The programs in a directory of their own, where they can be replaced as a package does: by rename."""
+
+    PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest")
+
+    def __init__(self, c):
+        self.dir = pathlib.Path(c.host.env["UVMS_VMM_NULL"]).parent.parent / "bin"
+        self.dir.mkdir()
+        for program in self.PROGRAMS:
+            shutil.copy(vmtest.BUILD / program, self.dir)
+        self.before = vmtest.UVMS
+
+    def __enter__(self):
+        vmtest.UVMS = str(self.dir / "uvms")
+        return self
+
+    def __exit__(self, *args):
+        vmtest.UVMS = self.before
+
+    def install(self, program, data):
+        new = self.dir / (program + ".new")
+        new.write_bytes(data)
+        new.chmod(0o755)
+        new.rename(self.dir / program)
+
+    def upgrade(self, version):
+        """Another version, as it says of itself."""
+        for program in self.PROGRAMS[:3]:
+            data = (vmtest.BUILD / program).read_bytes()
+            self.install(program, data.replace(b"0.1.0\0", version.encode() + b"\0"))
+
+
+def open_fds(pid):
+    return sorted(os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd"))
+
+
+def dial(c, vm):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(str(c.host.runtime / vm / "current/control"))
+    s.settimeout(10)
+    return s
+
+
+def send_call(s, method, **parameters):
+    s.sendall(json.dumps({"method": f"io.uvms.VM.{method}", "parameters": parameters}).encode() + b"\0")
+
+
+def answer(s):
+    data = b""
+    while not data.endswith(b"\0"):
+        more = s.recv(1)	# no further: another answer may follow
+        true(more, "a connection was lost")
+        data += more
+    return json.loads(data[:-1])
+
+
+def refresh(c):
+    """Another program, the same process: whoever waits goes on waiting, and nothing is left open."""
+    with Bin(c) as programs:
+        vm = c.start()
+        s = c.host.status(vm)
+        pid = s["supervisor_pid"]
+        waiting, half, whole = dial(c, vm), dial(c, vm), dial(c, vm)
+        send_call(waiting, "Wait", **{"for": "stopped"})
+        half.sendall(b'{"method":"io.uvms.VM.Sta')
+        console = c.host.popen("console", vm, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        wait = c.host.popen("wait", vm)
+        time.sleep(0.5)
+        before = open_fds(pid)
+        programs.upgrade("0.2.0")
+        equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.1.0 -> 0.2.0)\n", "refresh")
+        equal(c.host.out("refresh", "--all"), f"{vm}: refreshed (0.2.0 -> 0.2.0)\n", "refresh")
+        true(b"0.2.0" in pathlib.Path(f"/proc/{pid}/exe").read_bytes(), "the program")
+        before = [f for f in before if "/state/store" not in f and not f.endswith("/trace")]	# were for its start
+        until(lambda: open_fds(pid), before, 2, "descriptors")
+        for _ in range(100):
+            c.host.run("refresh", "-q", vm, check=0)
+        now = c.host.status(vm)
+        equal({k: v for k, v in now.items() if not k.startswith("vsockd")},
+              {k: v for k, v in s.items() if not k.startswith("vsockd")}, "status")
+        until(lambda: open_fds(pid), before, 2, "descriptors after 100")
+        half.sendall(b'tus"}\0{"method":"io.uvms.VM.Status"}\0')
+        equal(answer(half)["parameters"]["status"]["name"], vm, "a call in two pieces")
+        send_call(whole, "Status")
+        equal(answer(whole)["parameters"]["status"]["state"], "running", "a connection that had been idle")
+        equal((console.poll(), wait.poll()), (None, None), "those who wait")
+        c.end(vm, "clean")
+        equal(answer(waiting)["parameters"]["status"]["outcome"], "clean", "the answer to Wait")
+        equal(wait.wait(timeout=5), 0, "uvms wait")
+        console.stdin.close()
+        console.wait(timeout=5)
+
+
+def refresh_refused(c):
+    """A new program that is missing, broken, older or of no use costs nothing; and not every moment will do."""
+    def refused(vm, status, *words):
+        p = c.host.run("refresh", vm, check=status)
+        for word in words:
+            true(word.encode() in p.stderr, f"{word}: {p.stderr!r}")
+        equal(c.host.status(vm)["state"], "running", "state")
+        until(lambda: open_fds(c.host.status(vm)["supervisor_pid"]), before, 2, "descriptors")
+
+    with Bin(c) as programs:
+        vm = c.start()
+        before = open_fds(c.host.status(vm)["supervisor_pid"])
+        for bad in (b"#!/bin/false\n", b"#!/bin/sh\nkill -9 $$\n", b"#!/bin/sh\necho what >&2; exit 2\n", b"junk",
+                    b"#!/nowhere\n"):
+            programs.install("uvms-supervisor", bad)
+            refused(vm, None, "goes on as it was")
+        (programs.dir / "uvms-supervisor").unlink()
+        refused(vm, 6, "install uvms whole")
+        programs.upgrade("0.1.0")
+        vmm = c.host.status(vm)["vmm_pid"]
+        os.kill(vmm, signal.SIGSTOP)
+        until(lambda: c.host.status(vm).get("stopped"), "vmm", 1, "stopped")
+        c.host.run("refresh", vm, check=0)	# it waits until that is over
+        equal(c.host.run("refresh").returncode, 2, "no name")
+        equal(c.host.run("refresh", "--all", vm).returncode, 2, "both")
+        equal(c.host.run("refresh", "nobody").returncode, 3, "nobody")
+        c.end(vm, "clean")
+        equal(c.host.run("refresh", vm).returncode, 3, "stopped")
+        equal(c.host.out("refresh", "--all"), "", "none")
+
+
+def refresh_in_state(c):
+    """While it boots it goes on; while it starts or stops it is told to wait. Deadlines stay."""
+    with Bin(c):
+        c.host.env["FAKE"] = "unready"
+        c.host.names.append("boots")
+        p = c.host.popen("run", "-d", "--backend=null", "--name", "boots", "--start-timeout=4s", "nothing",
+                         stderr=subprocess.PIPE)
+        until(lambda: "boots" in c.host.out("ls", "-q").split() and c.host.status("boots")["state"], "booting", 10,
+              "state")
+        begin = time.monotonic()
+        for _ in range(5):
+            c.host.run("refresh", "boots", check=0)
+        true(b"did not become ready" in p.communicate(timeout=10)[1], "the starter's answer")
+        true(time.monotonic() - begin < 6, "the deadline")
+        c.host.env["FAKE"] = "mute"
+        c.host.names.append("starts")
+        p = c.host.popen("run", "-d", "--backend=null", "--name", "starts", "nothing", stderr=subprocess.DEVNULL)
+        until(lambda: "starts" in c.host.out("ls", "-q").split() and c.host.status("starts")["state"], "starting", 10,
+              "state")
+        true(b"starting" in c.host.run("refresh", "starts", check=4).stderr, "starting")
+        c.host.run("kill", "-q", "starts", check=0)
+        p.wait(timeout=10)
+        vm = c.start("refuse")
+        p = c.host.popen("stop", "-q", "--timeout=3s", vm)
+        until(lambda: c.host.status(vm)["state"], "stopping (power button)", 3, "state")
+        true(b"ending" in c.host.run("refresh", vm, check=4).stderr, "stopping")
+        equal(p.wait(timeout=15), 0, "stop")
+        owned = c.host.popen("run", "--backend=null", "--name", "owned", "nothing", stdin=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        c.host.names.append("owned")
+        until(lambda: "owned" in c.host.out("ls", "-q").split() and c.host.status("owned")["state"], "running", 10,
+              "state")
+        c.host.run("refresh", "owned", check=0)
+        owned.kill()
+        owned.wait()
+        c.ended("owned", "forced", 30)
+
+
+def refresh_then_die(c):
+    """What held before holds afterwards: all of it ends with the supervisor, and a part that dies is noticed."""
+    with Bin(c):
+        vm = c.start()
+        c.host.run("refresh", vm, check=0)
+        os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGKILL)
+        until(lambda: c.host.processes(), [], 3, "processes")
+        equal(c.host.status(vm)["outcome"], "crashed", "outcome")
+        vm = c.start()
+        c.host.run("refresh", vm, check=0)
+        os.kill(c.host.status(vm)["vmm_pid"], signal.SIGKILL)
+        c.ended(vm, "crashed", 5)
+        vm = c.start()
+        c.host.run("refresh", vm, check=0)
+        pid = c.host.status(vm)["vsockd_pid"]
+        replaced = c.host.status(vm)["vsockd_replaced"]
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: c.host.status(vm)["vsockd_replaced"], replaced + 1, 2, "replaced")
+        os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGTERM)
+        c.ended(vm, "clean")
+
+
 CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
-                                                      takeover, sigstop, hostile_keeper, starters, few_descriptors,
-                                                      full_runtime, full_state)}
+                                                      takeover, sigstop, hostile_keeper, refresh, refresh_refused,
+                                                      refresh_in_state, refresh_then_die, starters,
+                                                      few_descriptors, full_runtime, full_state)}
 
 
 def run(name, function):
