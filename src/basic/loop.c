@@ -86,6 +86,16 @@ void loop_timer_clear(struct loop_timer *t)
 	list_remove(&t->link);
 }
 
+uint64_t loop_timer_left(const struct loop_timer *t)
+{
+	uint64_t now;
+
+	if (list_empty(&t->link))
+		return UINT64_MAX;
+	now = loop_now_usec();
+	return t->at_usec > now ? t->at_usec - now : 0;
+}
+
 void loop_job_init(struct loop_job *j, void (*fn)(struct loop_job *j))
 {
 	*j = (struct loop_job){ .fn = fn };

@@ -55,6 +55,8 @@ void loop_timer_init(struct loop_timer *t, void (*fn)(struct loop_timer *t));
 /* (Re)arms T. Constant time when timers of one length dominate. */
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t after_usec);
 void loop_timer_clear(struct loop_timer *t);
+/* Microseconds until it runs; UINT64_MAX: it does not. */
+uint64_t loop_timer_left(const struct loop_timer *t);
 
 void loop_job_init(struct loop_job *j, void (*fn)(struct loop_job *j));
 void loop_job_add(struct loop *l, struct loop_job *j); /* no-op when it waits already */

@@ -11,6 +11,7 @@ static const struct {
 	[KEEPER_DROP] = { .slot = true },
 	[KEEPER_PING] = { .cookie = true },
 	[KEEPER_PONG] = { .cookie = true },
+	[KEEPER_HANDOVER] = { .fd = true },
 };
 
 void keeper_wire_put(uint8_t out[static KEEPER_WIRE_BYTES], const struct keeper_msg *m)

@@ -8,11 +8,16 @@
  * all slots, then GO.
  *
  * One SOCK_SEQPACKET message is KEEPER_WIRE_BYTES: u8 op, u8 slot (0 where there is none), u16 0,
- * u32 cookie (0 where there is none), host order; KEEP has exactly one descriptor beside it, the
+ * u32 cookie (0 where there is none), host order; KEEP and HANDOVER have exactly one descriptor beside them, the
  * others none. Whatever else comes ends the sender, not the receiver.
  *
  *	supervisor → device   KEEP{slot} for each slot in use, then GO; later PING{cookie}
  *	device → supervisor   KEEP{slot} (replaces what was there), DROP{slot}, UP, SERVED, PONG{cookie}
+ *
+ *
+ * A live device can be replaced, too: its successor says WAITS, the device in service is told HANDOVER{descriptor}, a
+ * channel to that successor, and ends when that has all connections (vsock-handover.h), or says STAYS and
+ * goes on. Then the successor is given the slots and GO, as ever.
  *
  * UP: the session is taken over (or new), the resets of the former connections are queued. SERVED: the
  * first connection has been opened.
@@ -34,6 +39,9 @@ enum keeper_op {
 	KEEPER_SERVED = 5,
 	KEEPER_PING = 6,
 	KEEPER_PONG = 7,
+	KEEPER_HANDOVER = 8,
+	KEEPER_STAYS = 9,
+	KEEPER_WAITS = 10,
 	KEEPER_OPS,
 };
 

@@ -18,23 +18,23 @@ static void round_trip(void **state)
 {
 	const struct keeper_msg all[] = { { KEEPER_KEEP, 7, 0 },
 		{ KEEPER_DROP, KEEPER_SLOTS - 1, 0 }, { KEEPER_GO, 0, 0 }, { KEEPER_UP, 0, 0 },
-		{ KEEPER_SERVED, 0, 0 }, { KEEPER_PING, 0, 0xfedcba98 }, { KEEPER_PONG, 0, 1 } };
+		{ KEEPER_SERVED, 0, 0 }, { KEEPER_PING, 0, 0xfedcba98 }, { KEEPER_PONG, 0, 1 },
+		{ KEEPER_HANDOVER, 0, 0 }, { KEEPER_STAYS, 0, 0 }, { KEEPER_WAITS, 0, 0 } };
 
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
 		uint8_t bytes[KEEPER_WIRE_BYTES + 1] = { 0 };
+		size_t n_fds = all[i].op == KEEPER_KEEP || all[i].op == KEEPER_HANDOVER;
 		struct keeper_msg m;
 
 		keeper_wire_put(bytes, &all[i]);
-		assert_int_equal(
-			keeper_wire_get(bytes, KEEPER_WIRE_BYTES, all[i].op == KEEPER_KEEP, &m), 0);
+		assert_int_equal(keeper_wire_get(bytes, KEEPER_WIRE_BYTES, n_fds, &m), 0);
+		assert_int_equal(keeper_wire_get(bytes, KEEPER_WIRE_BYTES, !n_fds, &m), -EBADMSG);
 		assert_int_equal(m.op, all[i].op);
 		assert_int_equal(m.slot, all[i].slot);
 		assert_int_equal(m.cookie, all[i].cookie);
 		for (size_t len = 0; len <= sizeof bytes; len++) {
 			if (len != KEEPER_WIRE_BYTES)
-				assert_int_equal(
-					keeper_wire_get(bytes, len, all[i].op == KEEPER_KEEP, &m),
-					-EBADMSG);
+				assert_int_equal(keeper_wire_get(bytes, len, n_fds, &m), -EBADMSG);
 		}
 	}
 }

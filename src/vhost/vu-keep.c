@@ -73,8 +73,8 @@ void vu_keep_close(struct vu_keep *k)
 	k->fd = fd_close(k->fd);
 }
 
-/* One message: its op, or -errno; a descriptor goes to its slot. */
-static int keep_receive_one(struct vu_keep *k)
+/* One message: its op, or -errno; a descriptor goes to its slot, that of HANDOVER to *RET_CHANNEL. */
+static int keep_receive_one(struct vu_keep *k, int *ret_channel)
 {
 	uint8_t bytes[KEEPER_WIRE_BYTES + 1];
 	CLEANUP_CLOSE int fd = -EBADF;
@@ -96,16 +96,19 @@ static int keep_receive_one(struct vu_keep *k)
 		k->used |= 1ull << m.slot;
 	} else if (m.op == KEEPER_PING) {
 		(void)keep_send(k, KEEPER_PONG, 0, m.cookie, -EBADF);
+	} else if (m.op == KEEPER_HANDOVER) {
+		*ret_channel = TAKE_FD(fd);
 	}
 	return m.op;
 }
 
 int vu_keep_receive(struct vu_keep *k)
 {
+	CLEANUP_CLOSE int none = -EBADF;
 	int op;
 
 	do
-		op = keep_receive_one(k);
+		op = keep_receive_one(k, &none);
 	while (op == KEEPER_KEEP);
 	return op < 0 ? op : op == KEEPER_GO ? 0 : -EBADMSG;
 }
@@ -144,13 +147,16 @@ void vu_keep_drop_rest(struct vu_keep *k)
 	}
 }
 
-/* What the keeper says to a running device is PING, or nothing that we know. */
+/* What the keeper says to a running device is PING, HANDOVER, or nothing that we know. */
 static void keep_readable(struct loop_source *s, uint32_t events)
 {
 	struct vu_keep *k = CONTAINER_OF(s, struct vu_keep, source);
-	int op = keep_receive_one(k);
+	CLEANUP_CLOSE int channel = -EBADF;
+	int op = keep_receive_one(k, &channel);
 
-	if (op != KEEPER_PING && op != -EAGAIN)
+	if (op == KEEPER_HANDOVER && k->handover)
+		k->handover(k, TAKE_FD(channel));
+	else if (op != KEEPER_PING && op != -EAGAIN)
 		loop_source_remove(k->loop, s); /* it ends, and we with it */
 }
 

@@ -27,6 +27,8 @@ struct vu_keep {
 	int fds[KEEPER_SLOTS]; /* owned: what a former process left, until it is claimed */
 	struct loop *loop;     /* borrowed */
 	struct loop_source source;
+	/* The keeper wants a live handover by CHANNEL, which the hook takes over. NULL: never. */
+	void (*handover)(struct vu_keep *k, int channel_consume);
 };
 
 /* Takes over CHANNEL; maps the page of STATE_FD (borrowed). 0 or -errno. */
@@ -45,7 +47,7 @@ int vu_keep_claim(struct vu_keep *k, uint8_t slot);
 /* Drops whatever was not claimed. */
 void vu_keep_drop_rest(struct vu_keep *k);
 
-/* Answers PING from now on. 0 or -errno. */
+/* Answers PING and HANDOVER from now on. 0 or -errno. */
 int vu_keep_watch(struct vu_keep *k, struct loop *loop);
 
 /* Hands FD (borrowed) over. Its slot, or KEEPER_SLOT_NONE when the keeper does not take it. */
@@ -68,5 +70,5 @@ int vu_keep_answer(
 /* Does what a former process has left of that. 0, or -errno: SOCK takes no reply, or the page is of no use. */
 int vu_keep_finish_answer(struct vu_keep *k, int sock);
 
-/* KEEPER_UP or KEEPER_SERVED; 0 or -errno. */
+/* KEEPER_UP, KEEPER_SERVED, KEEPER_STAYS or KEEPER_WAITS; 0 or -errno. */
 int vu_keep_tell(struct vu_keep *k, enum keeper_op op);

@@ -507,6 +507,57 @@ void vsock_conn_bury(struct vsock_conn *c, const struct vsock_key *key)
 	vsock_conn_owe(c, VSOCK_OWES_RST);
 }
 
+void vsock_conn_save(const struct vsock_conn *c, struct vsock_conn_saved *ret)
+{
+	*ret = (struct vsock_conn_saved){ .state = c->state,
+		.key = c->key,
+		.owes = c->owes,
+		.guest_shut = c->guest_shut,
+		.host_shut = c->host_shut,
+		.write_failed = c->write_failed,
+		.credit_asked = c->credit_asked,
+		.rx_cnt = c->rx_cnt,
+		.fwd_cnt = c->fwd_cnt,
+		.fwd_told = c->fwd_told,
+		.tx_cnt = c->tx_cnt,
+		.guest_alloc = c->guest_alloc,
+		.guest_fwd = c->guest_fwd,
+		.timer_usec = loop_timer_left(&c->timer),
+		.ring_bytes = ring_used(&c->ring) };
+}
+
+int vsock_conn_restore(
+	struct vsock_conn *c, const struct vsock_conn_saved *s, const uint8_t *ring, int fd_consume)
+{
+	int r;
+
+	if (s->state == VSOCK_DEAD) {
+		vsock_conn_bury(c, &s->key);
+		return 0;
+	}
+	/* what the socket has to say is an event again, as it is watched anew */
+	r = vsock_conn_begin(c, &s->key, s->state, fd_consume);
+	if (r < 0)
+		return r;
+	c->guest_shut = s->guest_shut;
+	c->host_shut = s->host_shut;
+	c->write_failed = s->write_failed;
+	c->credit_asked = s->credit_asked;
+	c->rx_cnt = s->rx_cnt;
+	c->fwd_cnt = s->fwd_cnt;
+	c->fwd_told = s->fwd_told;
+	c->tx_cnt = s->tx_cnt;
+	c->guest_alloc = s->guest_alloc;
+	c->guest_fwd = s->guest_fwd;
+	if (s->ring_bytes > 0)
+		vsock_conn_keep(c, &(struct iovec){ (void *)ring, s->ring_bytes }, 1, 0);
+	if (s->timer_usec != UINT64_MAX)
+		loop_timer_set(c->loop, &c->timer, s->timer_usec);
+	if (s->owes)
+		vsock_conn_owe(c, s->owes);
+	return 0;
+}
+
 /* the socket */
 
 static void vsock_conn_event(struct loop_source *s, uint32_t events)

@@ -104,6 +104,23 @@ int vsock_conn_accept(struct vsock_conn *c, const struct vsock_key *key, const s
 /* The host calls the guest from FD. "OK <port>\n" is written to it when the guest has answered. */
 int vsock_conn_call(struct vsock_conn *c, const struct vsock_key *key, int fd_consume);
 
+/* A connection as another process can go on with it; its ring's bytes and its descriptor go beside. */
+struct vsock_conn_saved {
+	enum vsock_conn_state state;
+	struct vsock_key key;
+	unsigned owes, guest_shut, host_shut;
+	bool write_failed, credit_asked;
+	uint32_t rx_cnt, fwd_cnt, fwd_told, tx_cnt, guest_alloc, guest_fwd;
+	uint64_t timer_usec; /* left; UINT64_MAX: none */
+	uint32_t ring_bytes;
+};
+
+void vsock_conn_save(const struct vsock_conn *c, struct vsock_conn_saved *ret);
+
+/* Goes on with S, which is sound (vsock-handover-wire.h): 0, or -errno with FD closed. */
+int vsock_conn_restore(struct vsock_conn *c, const struct vsock_conn_saved *s, const uint8_t *ring,
+	int fd_consume);
+
 /* Only a RST to the guest: for a connection of a process that is no more. */
 void vsock_conn_bury(struct vsock_conn *c, const struct vsock_key *key);
 

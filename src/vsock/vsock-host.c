@@ -199,10 +199,34 @@ int vsock_host_open(struct vsock_host *h, struct loop *loop, const char *path,
 	return 0;
 }
 
-void vsock_host_close(struct vsock_host *h)
+int vsock_host_restore(struct vsock_host *h, uint64_t timer_usec, int fd_consume)
+{
+	CLEANUP_CLOSE int fd = fd_consume;
+	struct vsock_pending *p;
+	int r;
+
+	if (list_empty(&h->idle))
+		return -ENOSPC;
+	p = CONTAINER_OF(h->idle.next, struct vsock_pending, link);
+	r = loop_source_add(h->loop, &p->source, fd, EPOLLIN | EPOLLRDHUP | EPOLLET);
+	if (r < 0)
+		return r;
+	p->fd = TAKE_FD(fd);
+	list_remove(&p->link);
+	list_append(&h->waiting, &p->link);
+	loop_timer_set(h->loop, &p->timer, timer_usec);
+	return 0;
+}
+
+void vsock_host_drop(struct vsock_host *h)
 {
 	while (!list_empty(&h->waiting))
 		vsock_pending_drop(CONTAINER_OF(h->waiting.next, struct vsock_pending, link));
+}
+
+void vsock_host_close(struct vsock_host *h)
+{
+	vsock_host_drop(h);
 	loop_source_remove(h->loop, &h->source);
 	loop_job_clear(&h->accept_job);
 	loop_timer_clear(&h->accept_timer);

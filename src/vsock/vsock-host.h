@@ -51,6 +51,11 @@ struct vsock_host {
 /* Takes over LISTEN_FD. PATH is relative to the working directory, one name. 0 or -errno. */
 int vsock_host_open(struct vsock_host *h, struct loop *loop, const char *path,
 	vsock_host_called *called, int listen_fd_consume);
+/* A caller that a former process handed over, with TIMER_USEC left for his line. Takes FD over. 0 or -errno. */
+int vsock_host_restore(struct vsock_host *h, uint64_t timer_usec, int fd_consume);
+
+/* Closes all who have not sent their line. */
+void vsock_host_drop(struct vsock_host *h);
 void vsock_host_close(struct vsock_host *h);
 
 /* A connected socket of whoever listens at PATH_PORT, or -errno; -EAGAIN: its queue is full. */

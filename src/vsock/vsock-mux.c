@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "cleanup.h"
 #include "fd.h"
 
 static void vsock_mux_conn_ready(struct vsock_conn *c);
@@ -65,6 +66,39 @@ static void vsock_mux_bury(const struct vsock_key *key, void *userdata)
 int vsock_mux_publish(struct vsock_mux *m, int fd)
 {
 	return vsock_table_publish(&m->table, fd, m->guest_cid, vsock_mux_bury, m);
+}
+
+int vsock_mux_restore(
+	struct vsock_mux *m, const struct vsock_conn_saved *s, const uint8_t *ring, int fd_consume)
+{
+	CLEANUP_CLOSE int fd = fd_consume;
+	struct vsock_conn *c;
+	int r;
+
+	if (vsock_table_find(&m->table, &s->key))
+		return -EEXIST;
+	c = vsock_table_take(&m->table, &s->key);
+	if (!c)
+		return -EMFILE;
+	r = vsock_conn_restore(c, s, ring, TAKE_FD(fd));
+	if (r < 0)
+		vsock_table_release(&m->table, c);
+	return r;
+}
+
+int vsock_mux_restore_reset(struct vsock_mux *m, const struct vsock_key *key)
+{
+	if (m->n_resets == VSOCK_RESETS_MAX)
+		return -ENOSPC;
+	m->resets[(m->resets_head + m->n_resets++) % VSOCK_RESETS_MAX] =
+		(struct vsock_pkt){ .src_cid = key->peer_cid,
+			.dst_cid = m->guest_cid,
+			.src_port = key->peer_port,
+			.dst_port = key->guest_port,
+			.type = key->type,
+			.op = VSOCK_OP_RST };
+	m->hooks->wake(m);
+	return 0;
 }
 
 int vsock_mux_call(struct vsock_mux *m, uint32_t port, int fd_consume)

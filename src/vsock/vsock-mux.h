@@ -52,11 +52,19 @@ int vsock_mux_init(struct vsock_mux *m, struct loop *loop, const struct vsock_mu
 	uint64_t guest_cid, uint64_t seed);
 void vsock_mux_finish(struct vsock_mux *m);
 
-/* vsock_table_publish(), with a RST to the guest for each connection of a former process. */
+/* vsock_table_publish(), with a RST to the guest for each connection of a former process that is not ours now. */
 int vsock_mux_publish(struct vsock_mux *m, int fd);
 
 /* The host calls the guest's PORT from FD: 0, or -errno with FD closed. */
 int vsock_mux_call(struct vsock_mux *m, uint32_t port, int fd_consume);
+
+/*
+ * What a former process handed over, before vsock_mux_publish(): a connection (FD is taken over), and a RST that is
+ * owed to nobody's packet. 0 or -errno: -EEXIST, -EMFILE, -ENOSPC.
+ */
+int vsock_mux_restore(
+	struct vsock_mux *m, const struct vsock_conn_saved *s, const uint8_t *ring, int fd_consume);
+int vsock_mux_restore_reset(struct vsock_mux *m, const struct vsock_key *key);
 
 bool vsock_mux_has_room(const struct vsock_mux *m);
 

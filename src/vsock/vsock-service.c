@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "fd.h"
 #include "log.h"
 
@@ -76,6 +77,34 @@ static void vsock_service_called(struct vsock_host *h, uint32_t port, int fd_con
 		log_debug("call to port %u: %s", port, strerror(-r));
 }
 
+/* Between two turns: what the loop has still to do in this one is another's now. */
+static void vsock_service_leave(struct vsock_service *s)
+{
+	vsock_dev_close(&s->dev);
+	vsock_host_close(&s->host);
+	vsock_mux_finish(&s->mux);
+	s->is_over = true;
+	loop_stop(&s->loop, VSOCK_SERVICE_HANDED_OVER);
+}
+
+static void vsock_service_hand_over(struct vu_keep *k, int channel_consume)
+{
+	struct vsock_service *s = CONTAINER_OF(k, struct vsock_service, keep);
+	CLEANUP_CLOSE int channel = channel_consume;
+	int r = -EBUSY;
+
+	/* a message of the VMM that came in pieces cannot be handed over */
+	if (s->dev.backend.have == 0)
+		r = vsock_handover_send(&s->handover, &s->mux, &s->host, channel);
+	if (r == 0) {
+		log_info("handed %u connections over", s->mux.table.n_used);
+		vsock_service_leave(s);
+		return;
+	}
+	log_warning("nothing is handed over: %s", strerror(-r));
+	(void)vu_keep_tell(k, KEEPER_STAYS);
+}
+
 int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, uint64_t seed)
 {
 	int r;
@@ -94,6 +123,7 @@ int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, ui
 	if (r < 0)
 		return r;
 	s->table_fd = a->table_fd;
+	s->from_fd = a->from_fd;
 	if (a->table_fd >= 0)
 		r = vsock_table_grow(a->table_fd);
 	if (r < 0)
@@ -102,6 +132,7 @@ int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, ui
 	if (!s->is_kept)
 		return 0;
 	r = vu_keep_open(&s->keep, a->keeper_fd, a->state_fd);
+	s->keep.handover = vsock_service_hand_over;
 	fd_close(a->state_fd); /* the mapping keeps it */
 	return r;
 }
@@ -129,10 +160,35 @@ static int vsock_service_resume(struct vsock_service *s)
 	return vu_keep_watch(&s->keep, &s->loop);
 }
 
+/* All or nothing: without its END what came is closed again, and reset as after a death. */
+static int vsock_service_receive(struct vsock_service *s)
+{
+	struct vsock_mux *m = &s->mux;
+	uint64_t cid = m->guest_cid, seed = m->table.seed;
+	int r;
+
+	if (s->from_fd < 0)
+		return 0;
+	r = vu_keep_tell(&s->keep, KEEPER_WAITS);
+	if (r == 0)
+		r = vsock_handover_receive(&s->handover, m, &s->host, s->from_fd);
+	s->from_fd = fd_close(s->from_fd);
+	if (r == 0) {
+		log_info("%u connections were handed over", m->table.n_used);
+		return 0;
+	}
+	log_warning("no handover: %s", strerror(-r));
+	vsock_host_drop(&s->host);
+	vsock_mux_finish(m);
+	return vsock_mux_init(m, &s->loop, &vsock_service_mux_hooks, cid, seed);
+}
+
 int vsock_service_take_over(struct vsock_service *s)
 {
-	int r = vsock_service_resume(s);
+	int r = vsock_service_receive(s);
 
+	if (r == 0)
+		r = vsock_service_resume(s);
 	if (r != 0)
 		return r;
 	if (s->table_fd >= 0)
@@ -150,10 +206,13 @@ int vsock_service_run(struct vsock_service *s)
 
 void vsock_service_finish(struct vsock_service *s)
 {
-	vsock_dev_close(&s->dev);
+	if (!s->is_over)
+		vsock_dev_close(&s->dev);
 	if (s->is_kept)
 		vu_keep_close(&s->keep);
-	vsock_host_close(&s->host);
-	vsock_mux_finish(&s->mux);
+	if (!s->is_over) {
+		vsock_host_close(&s->host);
+		vsock_mux_finish(&s->mux);
+	}
 	loop_finish(&s->loop);
 }

@@ -156,7 +156,6 @@ int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
 	void *copy;
 	int r;
 
-	assert(t->n_used == 0);
 	copy = mmap(NULL, VSOCK_TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		-1, 0);
 	if (copy == MAP_FAILED)
@@ -169,6 +168,8 @@ int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
 		*t->file = (struct vsock_table_head){ .magic = VSOCK_TABLE_MAGIC,
 			.n_slots = VSOCK_CONNS_MAX,
 			.guest_cid = guest_cid };
+		for (size_t i = 0; i < t->n_used; i++)
+			vsock_table_write(t, i, &t->conns[i].key);
 		vsock_table_move(t, copy, left, userdata);
 	}
 	munmap(copy, VSOCK_TABLE_BYTES);

@@ -66,7 +66,7 @@ void vsock_table_finish(struct vsock_table *t);
 int vsock_table_grow(int fd);
 
 /*
- * Publishes to FD (borrowed) from now on; the table is empty. Entries that a former process left are passed
+ * Publishes to FD (borrowed) from now on; slots were only taken, so the first ones are in use. Entries that a former process left are passed
  * to LEFT, which takes a slot for each or loses it. 0 or -errno.
  */
 int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,

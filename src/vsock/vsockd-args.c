@@ -10,7 +10,7 @@
 
 const char vsockd_args_help[] =
 	"uvms-vsockd --name NAME --cid N --vhost-fd N --listen-fd N --path PATH\n"
-	"            [--table-fd N] [--keeper-fd N --state-fd N]\n"
+	"            [--table-fd N] [--keeper-fd N --state-fd N [--from-fd N]]\n"
 	"\n"
 	"The vsock device of one virtual machine; started by uvms-supervisor.\n"
 	"\n"
@@ -22,6 +22,7 @@ const char vsockd_args_help[] =
 	"  --table-fd N     memfd for the table of live connections\n"
 	"  --keeper-fd N    channel to whoever keeps what a successor needs\n"
 	"  --state-fd N     memfd for the state of the vhost-user session\n"
+	"  --from-fd N      channel to the process in service, which hands over\n"
 	"  --no-seccomp     no system call filter (tests only)\n"
 	"  --help, --version\n";
 
@@ -40,6 +41,7 @@ static const struct {
 	{ "--table-fd", ARG_FD, offsetof(struct vsockd_args, table_fd) },
 	{ "--keeper-fd", ARG_FD, offsetof(struct vsockd_args, keeper_fd) },
 	{ "--state-fd", ARG_FD, offsetof(struct vsockd_args, state_fd) },
+	{ "--from-fd", ARG_FD, offsetof(struct vsockd_args, from_fd) },
 	{ "--no-seccomp", ARG_FLAG, offsetof(struct vsockd_args, no_seccomp) },
 	{ "--help", ARG_FLAG, offsetof(struct vsockd_args, help) },
 	{ "--version", ARG_FLAG, offsetof(struct vsockd_args, version) },
@@ -82,6 +84,8 @@ static const char *vsockd_args_missing(const struct vsockd_args *a)
 		return "--path";
 	if ((a->keeper_fd < 0) != (a->state_fd < 0))
 		return a->keeper_fd < 0 ? "--keeper-fd" : "--state-fd";
+	if (a->from_fd >= 0 && a->keeper_fd < 0)
+		return "--keeper-fd";
 	return a->name ? NULL : "--name";
 }
 
@@ -91,7 +95,8 @@ int vsockd_args_parse(int argc, char **argv, struct vsockd_args *ret, const char
 		.listen_fd = -EBADF,
 		.table_fd = -EBADF,
 		.keeper_fd = -EBADF,
-		.state_fd = -EBADF };
+		.state_fd = -EBADF,
+		.from_fd = -EBADF };
 
 	for (int i = 1; i < argc; i++) {
 		bool known = false;

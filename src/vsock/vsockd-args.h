@@ -7,7 +7,7 @@
 struct vsockd_args {
 	const char *name, *path; /* borrowed from argv */
 	uint64_t cid;
-	int vhost_fd, listen_fd, table_fd, keeper_fd, state_fd; /* -EBADF: not given */
+	int vhost_fd, listen_fd, table_fd, keeper_fd, state_fd, from_fd; /* -EBADF: not given */
 	bool no_seccomp, help, version;
 };
 

@@ -13,11 +13,13 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "fd.h"
 #include "fdpass.h"
 #include "file.h"
 #include "sockun.h"
@@ -59,14 +61,10 @@ static void fake_keep(struct fake *f)
 	}
 }
 
-static void fake_offer_kept(struct fake *f, int *ret_theirs)
+static void fake_offer_kept(struct fake *f)
 {
 	uint8_t bytes[KEEPER_WIRE_BYTES];
-	int pair[2];
 
-	assert_int_equal(sockun_pair(SOCK_SEQPACKET, pair), 0);
-	f->keeper_fd = pair[0];
-	*ret_theirs = pair[1];
 	for (uint8_t i = 0; i < KEEPER_SLOTS; i++) {
 		if (f->slots[i] < 0)
 			continue;
@@ -78,21 +76,25 @@ static void fake_offer_kept(struct fake *f, int *ret_theirs)
 	assert_int_equal(fdpass_send(f->keeper_fd, bytes, sizeof bytes, NULL, 0), sizeof bytes);
 }
 
-static void fake_spawn(struct fake *f)
+/* With its end of the keeper's channel, and one to the process in service; -EBADF: none. */
+static void fake_spawn_with(struct fake *f, int keeper_fd, int from_fd)
 {
-	const char *argv[20] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42",
+	const char *argv[24] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42",
 		"--vhost-fd", "3", "--listen-fd", "4", "--table-fd", "5", "--path", "v" };
-	int fds[] = { f->device_fd, f->listen_fd, f->table_fd, -EBADF, f->state_fd }, pidfd;
+	int fds[] = { f->device_fd, f->listen_fd, f->table_fd, keeper_fd, f->state_fd, from_fd };
+	int pidfd;
 	struct spawn s = { SPAWN_DEFAULTS, .path = argv[0], .argv = argv, .fds = fds,
-		.n_fds = fake_keeps ? 5 : 3 };
+		.n_fds = from_fd >= 0 ? 6
+			 : fake_keeps ? 5
+				      : 3 };
 	size_t n = 13;
 
 	if (fake_keeps) {
-		const char *more[] = { "--keeper-fd", "6", "--state-fd", "7" };
+		const char *more[] = { "--keeper-fd", "6", "--state-fd", "7", "--from-fd", "8" };
 
 		memcpy(argv + n, more, sizeof more);
-		n += 4;
-		fake_offer_kept(f, &fds[3]);
+		n += from_fd >= 0 ? 6 : 4;
+		argv[n] = NULL;
 	}
 	argv[n] = getenv("UVMS_VSOCKD_ARG");
 	s.cwd_fd = open(f->dir, O_DIRECTORY | O_CLOEXEC);
@@ -102,8 +104,62 @@ static void fake_spawn(struct fake *f)
 	assert_int_equal(spawn_process(&s, &f->pid, &pidfd), 0);
 	close(pidfd);
 	close(s.cwd_fd);
-	if (fake_keeps)
-		close(fds[3]);
+}
+
+static void fake_spawn(struct fake *f)
+{
+	int pair[2] = { -EBADF, -EBADF };
+
+	if (fake_keeps) {
+		assert_int_equal(sockun_pair(SOCK_SEQPACKET, pair), 0);
+		f->keeper_fd = pair[0];
+		fake_offer_kept(f);
+	}
+	fake_spawn_with(f, pair[1], -EBADF);
+	fd_close(pair[1]);
+}
+
+/* Waits until the next message in FD is OP. */
+static void fake_hear(int fd, enum keeper_op op)
+{
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	do {
+		assert_int_equal(poll(&p, 1, 5000), 1);
+		assert_int_equal(recv(fd, bytes, sizeof bytes, 0), sizeof bytes);
+	} while (bytes[0] != op);
+}
+
+int fake_hand_over(struct fake *f, pid_t *ret_next)
+{
+	const struct timeval limit = { .tv_sec = 2 };
+	int channel[2], keeper[2], status;
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+	pid_t old = f->pid;
+
+	assert_int_equal(sockun_pair(SOCK_SEQPACKET, channel), 0);
+	assert_int_equal(sockun_pair(SOCK_SEQPACKET, keeper), 0);
+	for (int i = 0; i < 2; i++) {
+		setsockopt(channel[i], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+		setsockopt(channel[i], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+	}
+	fake_spawn_with(f, keeper[1], channel[1]);
+	close(keeper[1]);
+	close(channel[1]);
+	fake_hear(keeper[0], KEEPER_WAITS);
+	if (ret_next)
+		*ret_next = f->pid;
+	keeper_wire_put(bytes, &(struct keeper_msg){ .op = KEEPER_HANDOVER });
+	assert_int_equal(
+		fdpass_send(f->keeper_fd, bytes, sizeof bytes, &channel[0], 1), sizeof bytes);
+	close(channel[0]);
+	assert_int_equal(waitpid(old, &status, 0), old);
+	fake_keep(f);
+	close(f->keeper_fd);
+	f->keeper_fd = keeper[0];
+	fake_offer_kept(f);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 int fake_replace(struct fake *f)

@@ -63,6 +63,11 @@ int fake_wait_exit(struct fake *f);
 bool fake_alive(struct fake *f);
 /* SIGKILL, then a successor with all that was kept; returns what the dead one had ended with, as fake_wait_exit(). */
 int fake_replace(struct fake *f);
+/*
+ * A successor takes all from the process that lives; returns what that ended with. The successor's pid goes to
+ * *RET_NEXT (may be NULL) before the other is asked.
+ */
+int fake_hand_over(struct fake *f, pid_t *ret_next);
 int fake_count_fds(const struct fake *f);
 /* Fails unless vsockd soon has as many descriptors as after the handshake. */
 void fake_assert_no_leak(struct fake *f);

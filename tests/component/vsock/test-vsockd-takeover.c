@@ -14,7 +14,8 @@
 #include "vsock-table.h"
 #include "vu-state-wire.h"
 
-#define LOST 3
+#define LOST        3
+#define HANDED_OVER 4
 
 static struct fake f;
 
@@ -319,6 +320,118 @@ static void reset_after_it(void **state)
 	fake_stop(&f);
 }
 
+static uint8_t pattern(size_t i)
+{
+	return (uint8_t)(i * 7 + i / 251);
+}
+
+/* Bytes of the guest for its PORT, as many as its credit allows; what was told back is in *TOLD. */
+static size_t guest_sends(uint32_t port, size_t sent, size_t total, uint32_t *told)
+{
+	static uint8_t bytes[16384];
+	size_t n = total - sent, room = 65536 - (uint32_t)(sent - *told);
+	struct vsock_pkt p = fake_pkt(VSOCK_OP_RW, port, 7000);
+
+	n = n < room ? n : room;
+	n = n < sizeof bytes ? n : sizeof bytes;
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = pattern(sent + i);
+	p.len = (uint32_t)n;
+	if (n > 0)
+		fake_tx(&f, &p, bytes, n);
+	while (fake_rx(&f, &p, NULL, room == 0 ? 1 : 0)) {
+		assert_int_equal(p.op, VSOCK_OP_CREDIT_UPDATE);
+		*told = p.fwd_cnt;
+	}
+	return n;
+}
+
+/* A stream from the guest goes from one process to the next, twenty times: no byte is lost, and no reset comes. */
+static void handed_over_under_load(void **state)
+{
+	static uint8_t bytes[65536];
+	size_t sent = 0, got = 0, total = 8u << 20;
+	uint32_t told = 0;
+	int l, fd, left = 20;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 4);
+	fd = guest_calls(l, 1000);
+	while (got < total) {
+		ssize_t r;
+
+		sent += guest_sends(1000, sent, total, &told);
+		if (sent * 21 / total > (size_t)(20 - left) && left-- > 0)
+			assert_int_equal(fake_hand_over(&f, NULL), HANDED_OVER);
+		while ((r = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT)) > 0) {
+			for (ssize_t i = 0; i < r; i++)
+				assert_int_equal(bytes[i], pattern(got + (size_t)i));
+			got += (size_t)r;
+		}
+		assert_true(r < 0);
+	}
+	assert_true(left <= 0);
+	serves(2000);
+	close(fd);
+	close(l);
+	fake_stop(&f);
+}
+
+/* Every kind of connection is the successor's: a half-closed one, a call without answer, a caller without a line. */
+static void handed_over_in_every_state(void **state)
+{
+	struct vsock_pkt p, q;
+	char line[32];
+	int l, half, asked, caller;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 64);
+	half = guest_calls(l, 2002);
+	q = fake_pkt(VSOCK_OP_SHUTDOWN, 2002, 7000);
+	q.flags = VSOCK_SHUTDOWN_SEND;
+	fake_tx(&f, &q, NULL, 0);
+	assert_int_equal(read(half, line, sizeof line), 0);
+	asked = fake_connect(&f);
+	assert_int_equal(write(asked, "CONNECT 2003\n", 13), 13);
+	p = fake_expect(&f, VSOCK_OP_REQUEST, 2003, NULL);
+	caller = fake_connect(&f);
+	assert_int_equal(write(caller, "CONNECT 2004", 12), 12);
+	usleep(50000);
+	assert_int_equal(fake_hand_over(&f, NULL), HANDED_OVER);
+	assert_int_equal(write(half, "last", 4), 4);
+	fake_expect(&f, VSOCK_OP_RW, 2002, NULL);
+	q = fake_pkt(VSOCK_OP_RESPONSE, 2003, p.src_port);
+	fake_tx(&f, &q, NULL, 0);
+	assert_true(read(asked, line, sizeof line) > 3);
+	assert_memory_equal(line, "OK ", 3);
+	assert_int_equal(write(caller, "\n", 1), 1);
+	fake_expect(&f, VSOCK_OP_REQUEST, 2004, NULL);
+	close(half);
+	fake_expect(&f, VSOCK_OP_SHUTDOWN, 2002, NULL);
+	close(asked);
+	close(caller);
+	close(l);
+	fake_stop(&f);
+}
+
+/* A successor that dies with all in its hands: the next one resets them. */
+static void heir_dies(void **state)
+{
+	pid_t next;
+	int l, fd;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 4);
+	fd = guest_calls(l, 1000);
+	assert_int_equal(fake_hand_over(&f, &next), HANDED_OVER);
+	assert_int_equal(fake_replace(&f), -SIGKILL);
+	fake_expect(&f, VSOCK_OP_RST, 1000, NULL);
+	serves(2000);
+	close(fd);
+	close(l);
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -331,6 +444,9 @@ int main(void)
 		cmocka_unit_test(missing_descriptors),
 		cmocka_unit_test(hostile_table),
 		cmocka_unit_test(reset_after_it),
+		cmocka_unit_test(handed_over_under_load),
+		cmocka_unit_test(handed_over_in_every_state),
+		cmocka_unit_test(heir_dies),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
