@@ -22,12 +22,13 @@ static const struct option_def options[] = {
 };
 
 struct refreshed {
-	char *from, *to;
+	char *from, *to, *vsock;
 };
 
 static const struct json_field refreshed_fields[] = {
 	JSON_FIELD(struct refreshed, from, JSON_STR, .max = 64),
 	JSON_FIELD(struct refreshed, to, JSON_STR, .max = 64),
+	JSON_FIELD(struct refreshed, vsock, JSON_STR, .max = 64),
 };
 
 static int refresh_failed(const char *name, int error, const struct control_failure *f)
@@ -47,7 +48,10 @@ static void refresh_say(const char *name, struct json_object *reply)
 	struct refreshed d = { 0 };
 
 	if (json_codec_decode(reply, refreshed_fields, ARRAY_SIZE(refreshed_fields), &d, NULL) == 0)
-		printf("%s: refreshed (%s -> %s)\n", name, str_or(d.from, "?"), str_or(d.to, "?"));
+		printf("%s: refreshed (%s -> %s)%s\n", name, str_or(d.from, "?"), str_or(d.to, "?"),
+			str_eq(d.vsock, "reset")  ? "; its connections were reset"
+			: str_eq(d.vsock, "kept") ? "; its uvms-vsockd was not replaced"
+						  : "");
 	else
 		printf("%s: refreshed\n", name);
 	json_codec_release(refreshed_fields, ARRAY_SIZE(refreshed_fields), &d);

@@ -20,6 +20,7 @@
 #include "sv-actions.h"
 #include "sv-children.h"
 #include "sv-control.h"
+#include "sv-handover.h"
 #include "sv-plan.h"
 #include "sv-refresh.h"
 #include "sv-saved.h"
@@ -53,6 +54,7 @@ static void sv_init(struct sv *sv)
 		sv->vmm_fds[i] = -EBADF;
 	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);
 	sv_vsockd_init(sv);
+	sv_handover_init(sv);
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 }

@@ -359,6 +359,8 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 
 void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
 {
+	if (h == SV_VSOCKD_GONE && sv_handover_took(sv))
+		return;
 	if (h == SV_VSOCKD_GONE) {
 		h = vsockd_end(sv);
 		if (h == SV_HAPPENINGS) {

@@ -73,6 +73,10 @@ static int child_on_exit(sd_event_source *s, int fd, uint32_t revents, void *use
 	if (pidfd_reap(c->pidfd, &c->end) == 0)
 		return 0;
 	child_reaped(c);
+	if (c->ended) {
+		c->ended(c);
+		return 0;
+	}
 	snprintf(cause, sizeof cause, "%s %s", c->name, sv_child_describe(c, text, sizeof text));
 	sv_happen(c->sv, c->on_end, cause);
 	return 0;
@@ -194,6 +198,26 @@ void sv_child_again(struct sv_child *c)
 	sv_child_catch_up(c);
 	c->output_source = sd_event_source_disable_unref(c->output_source);
 	c->output_fd = fd_close(c->output_fd);
+}
+
+void sv_child_move(struct sv_child *to, struct sv_child *from)
+{
+	struct sv_child idle = *from;
+	struct sv_logfile log = to->log;
+	char name[sizeof log.name];
+
+	sv_child_init(&idle, from->sv, from->name, from->on_end);
+	sv_logfile_finish(&from->log);
+	sv_logfile_finish(&log);
+	memcpy(name, log.name, sizeof name);
+	*to = *from;
+	/* as it is after what both have written */
+	(void)sv_logfile_resume(&to->log, log.dir_fd, name);
+	to->log.dropped_bytes = log.dropped_bytes;
+	to->log.gap_bytes = log.gap_bytes;
+	sd_event_source_set_userdata(to->exit_source, to);
+	sd_event_source_set_userdata(to->output_source, to);
+	*from = idle;
 }
 
 void sv_child_finish(struct sv_child *c)

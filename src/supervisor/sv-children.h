@@ -35,6 +35,9 @@ bool sv_child_has_ended(const struct sv_child *c);
 /* After its end was told: it can be started again, and its log goes on. */
 void sv_child_again(struct sv_child *c);
 
+/* FROM, which runs, becomes TO, which has ended; TO's log goes on. FROM is idle afterwards. */
+void sv_child_move(struct sv_child *to, struct sv_child *from);
+
 /* SIGKILL, then waits for the end at most 2 s, and drains its output. */
 void sv_child_finish(struct sv_child *c);
 

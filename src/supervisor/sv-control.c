@@ -34,7 +34,7 @@ static const char description[] =
 	"# The guest's serial port, beside the reply\n"
 	"method Console() -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
-	"method Refresh() -> (from: string, to: string)\n"
+	"method Refresh() -> (from: string, to: string, vsock: string)\n"
 	"\n"
 	"error Failed(message: string, cause: ?string, next: ?string)\n"
 	"error NotReady(message: string, cause: ?string, next: ?string)\n"

@@ -26,6 +26,8 @@
 #include "sv-actions.h"
 #include "sv-children.h"
 #include "sv-control.h"
+#include "sv-events.h"
+#include "sv-handover.h"
 #include "sv-saved.h"
 #include "sv-state.h"
 #include "sv.h"
@@ -71,8 +73,12 @@ static const char *refresh_hindrance(const struct sv *sv)
 		if (sv_child_has_ended(all[i]))
 			return "one of its processes has just ended";
 	}
+	if (sv->net_child.is_stopped)
+		return "its passt is stopped (SIGSTOP)";
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
+	if (sv_handover_is_under_way(sv))
+		return "uvms-vsockd is being replaced";
 	if (sv->guest_shutdown || sv->in_queue || sv->finish || refresh_is_armed(sv->linger))
 		return "the VM is ending";
 	return NULL;
@@ -221,30 +227,42 @@ void sv_refresh_arrive(void)
 		(void)sandbox_keep_no_capabilities();
 }
 
-static void refresh_answer(struct sv *sv, struct control_call *call, const char *from)
+/* Those who waited meanwhile are served, and the call is answered: all is new, as far as it could be. */
+static void refresh_answer(struct sv *sv, enum sv_handover_result result)
 {
-	struct json_object *reply = json_object_new_object();
+	static const char *const words[] = {
+		[SV_HANDOVER_DONE] = "replaced",
+		[SV_HANDOVER_RESET] = "reset",
+		[SV_HANDOVER_STAYS] = "kept",
+	};
+	struct control_call *call = TAKE_PTR(sv->refresh.call);
+	struct json_object *reply = call ? json_object_new_object() : NULL;
 
-	json_object_object_add(reply, "from", json_object_new_string(from));
-	json_object_object_add(reply, "to", json_object_new_string(sv_version()));
-	control_call_reply(call, reply, -EBADF);
+	log_info("%s: refreshed (%s -> %s), vsock device: %s", sv->spec.name, sv->refresh.from,
+		sv_version(), words[result]);
+	sv_events_note(sv, "refresh", words[result]);
+	if (reply) {
+		json_object_object_add(reply, "from", json_object_new_string(sv->refresh.from));
+		json_object_object_add(reply, "to", json_object_new_string(sv_version()));
+		json_object_object_add(reply, "vsock", json_object_new_string(words[result]));
+	}
+	if (call)
+		control_call_reply(call, reply, -EBADF);
+	if (sv->state == SV_RUNNING)
+		sv_control_tell_ready(sv);
 }
 
 int sv_refresh_resume(struct sv *sv, struct sv_saved *s)
 {
-	CLEANUP_FREE char *from = TAKE_PTR(s->self.uvms);
-	struct control_call *call;
-	int r = sv_state_load(sv, s, &call);
+	int r = sv_state_load(sv, s, &sv->refresh.call);
 
 	if (r < 0)
 		return r;
 	if (sv->status.ready_usec)
 		sd_notify(0, "READY=1");
 	sv_status_save(sv);
-	log_info("%s: refreshed (%s -> %s)", sv->spec.name, from, sv_version());
-	refresh_answer(sv, call, from);
-	if (sv->state == SV_RUNNING)
-		sv_control_tell_ready(sv);
+	snprintf(sv->refresh.from, sizeof sv->refresh.from, "%s", s->self.uvms);
+	sv_handover_begin(sv, refresh_answer);
 	return 0;
 }
 

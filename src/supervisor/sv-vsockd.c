@@ -113,7 +113,9 @@ static int keeper_obey(struct sv *sv, const struct keeper_msg *m, int *fd)
 	case KEEPER_UP:
 		log_debug("%s: uvms-vsockd is up after %llu ms", sv->spec.name,
 			(unsigned long long)(vsockd_now_usec() - v->started_usec) / 1000);
+		(void)sv_handover_told(sv, KEEPER_UP);
 		return 0;
+	case KEEPER_STAYS: return sv_handover_told(sv, KEEPER_STAYS) ? 0 : -EPROTO;
 	case KEEPER_SERVED: v->served = true; return 0;
 	case KEEPER_PONG:
 		if (!v->pinging || m->cookie != v->cookie)
@@ -163,8 +165,12 @@ static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *userdat
 	return 0;
 }
 
-/* What the dead has said before it died. */
-static void keeper_drain(struct sv *sv)
+int sv_vsockd_tell(struct sv *sv, int op, int fd)
+{
+	return keeper_send(&sv->vsockd, (struct keeper_msg){ .op = (uint8_t)op }, fd);
+}
+
+void sv_vsockd_drain(struct sv *sv)
 {
 	while (sv->vsockd.keeper_fd >= 0 && keeper_receive(sv) > 0)
 		;
@@ -183,23 +189,37 @@ static int keeper_offer(struct sv_vsockd *v)
 	return r < 0 ? r : keeper_send(v, (struct keeper_msg){ .op = KEEPER_GO }, -EBADF);
 }
 
-static int keeper_open(struct sv *sv, int *ret_theirs)
+int sv_vsockd_adopt(struct sv *sv, int keeper_fd_consume)
 {
 	struct sv_vsockd *v = &sv->vsockd;
-	CLEANUP_CLOSE int theirs = -EBADF;
-	int pair[2], r;
+	int r;
 
-	r = sockun_pair(SOCK_SEQPACKET, pair);
-	if (r < 0)
-		return r;
-	v->keeper_fd = pair[0];
-	theirs = pair[1];
+	v->pinging = false;
+	if (v->ping_timer)
+		sd_event_source_set_enabled(v->ping_timer, SD_EVENT_OFF);
+	v->started_usec = vsockd_now_usec();
+	v->messages = (struct ratelimit){ .interval_usec = SV_VSOCKD_WINDOW_USEC,
+		.burst = SV_VSOCKD_MESSAGES };
+	v->keeper_fd = keeper_fd_consume;
 	r = fd_set_nonblock(v->keeper_fd, 1);
 	if (r == 0)
 		r = keeper_offer(v);
 	if (r == 0)
 		r = sd_event_add_io(
 			sv->event, &v->keeper_source, v->keeper_fd, EPOLLIN, on_keeper, sv);
+	return r;
+}
+
+static int keeper_open(struct sv *sv, int *ret_theirs)
+{
+	CLEANUP_CLOSE int theirs = -EBADF;
+	int pair[2], r;
+
+	r = sockun_pair(SOCK_SEQPACKET, pair);
+	if (r < 0)
+		return r;
+	theirs = pair[1];
+	r = sv_vsockd_adopt(sv, pair[0]);
 	if (r < 0)
 		return r;
 	*ret_theirs = TAKE_FD(theirs);
@@ -262,26 +282,43 @@ static const struct vm_step *find_step(const struct sv *sv)
 	return NULL;
 }
 
-static int spawn_vsockd(struct sv *sv, int keeper_fd)
+/* Borrowed strings in a vector on the heap. */
+static const char **vsockd_arguments(const struct vm_step *step, const char *cid, bool from)
+{
+	CLEANUP_FREE const char **known = sv_child_arguments(step, "{cid}", cid);
+	size_t n = strv_length(step->args);
+	const char **argv = known ? calloc(n + 3, sizeof *argv) : NULL;
+
+	if (!argv)
+		return NULL;
+	memcpy(argv, known, n * sizeof *argv);
+	if (from) {
+		argv[n] = "--from-fd";
+		argv[n + 1] = "8";
+	}
+	return argv;
+}
+
+int sv_vsockd_spawn(struct sv *sv, struct sv_child *c, int keeper_fd, int from_fd)
 {
 	struct sv_vsockd *v = &sv->vsockd;
-	int fds[SPAWN_FDS_MAX] = { v->device_fd, v->listen_fd, v->table_fd, keeper_fd,
-		v->state_fd };
+	int fds[SPAWN_FDS_MAX] = { v->device_fd, v->listen_fd, v->table_fd, keeper_fd, v->state_fd,
+		from_fd };
 	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
-	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .n_fds = 5, .limits = limits,
-		.n_limits = ARRAY_SIZE(limits) };
+	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .n_fds = 5 + (from_fd >= 0),
+		.limits = limits, .n_limits = ARRAY_SIZE(limits) };
 	char cid[16];
 
 	snprintf(cid, sizeof cid, "%u", sv->status.cid);
 	const struct vm_step *step = find_step(sv);
-	CLEANUP_FREE const char **argv = step ? sv_child_arguments(step, "{cid}", cid) : NULL;
+	CLEANUP_FREE const char **argv = step ? vsockd_arguments(step, cid, from_fd >= 0) : NULL;
 
 	if (!argv)
 		return -ENOMEM;
 	spawn.path = argv[0];
 	spawn.argv = argv;
-	sv_child_confine(&v->child, &spawn);
-	return sv_child_start(&v->child, &spawn);
+	sv_child_confine(c, &spawn);
+	return sv_child_start(c, &spawn);
 }
 
 int sv_vsockd_start(struct sv *sv)
@@ -290,13 +327,10 @@ int sv_vsockd_start(struct sv *sv)
 	CLEANUP_CLOSE int theirs = -EBADF;
 	int r;
 
-	v->served = v->pinging = false;
-	v->started_usec = vsockd_now_usec();
-	v->messages = (struct ratelimit){ .interval_usec = SV_VSOCKD_WINDOW_USEC,
-		.burst = SV_VSOCKD_MESSAGES };
+	v->served = false;
 	r = keeper_open(sv, &theirs);
 	if (r == 0)
-		r = spawn_vsockd(sv, theirs);
+		r = sv_vsockd_spawn(sv, &v->child, theirs, -EBADF);
 	if (r == 0)
 		sv->status.vsockd_pid = (uint32_t)v->child.pid;
 	else
@@ -335,7 +369,7 @@ int sv_vsockd_replace(struct sv *sv, const char *cause)
 	cause = cause ? cause : sv_child_describe(&v->child, text, sizeof text);
 	if (v->ping_timer)
 		sd_event_source_set_enabled(v->ping_timer, SD_EVENT_OFF);
-	keeper_drain(sv);
+	sv_vsockd_drain(sv);
 	if (sv_child_has_ended(&sv->vmm_child) || sv_child_has_ended(&sv->namespace_child))
 		return 1;
 	r = count_death(v);
@@ -357,6 +391,7 @@ void sv_vsockd_finish(struct sv *sv)
 {
 	struct sv_vsockd *v = &sv->vsockd;
 
+	sv_handover_finish(sv);
 	sv_child_finish(&v->child);
 	keeper_close(v);
 	v->ping_timer = sd_event_source_disable_unref(v->ping_timer);

@@ -31,7 +31,11 @@
 /* Exit status: the session cannot be taken over (uvms-vsockd(8)). */
 #define SV_VSOCKD_EXIT_LOST 3
 
+/* Exit status: its successor has all connections. */
+#define SV_VSOCKD_EXIT_HANDED_OVER 4
+
 struct sv;
+struct sv_child;
 
 /* Idle values, so that every other function may be called. */
 void sv_vsockd_init(struct sv *sv);
@@ -50,6 +54,16 @@ int sv_vsockd_start(struct sv *sv);
  * ended too; -errno when it cannot be, and the end is blamed on that.
  */
 int sv_vsockd_replace(struct sv *sv, const char *cause);
+
+/* For a live replacement (sv-handover): the process C, with its end of a channel and one to the process in service. */
+int sv_vsockd_spawn(struct sv *sv, struct sv_child *c, int keeper_fd, int from_fd);
+
+/* What it has said before its end; and the next one, running already, is ours now, and is given all. 0 or -errno. */
+void sv_vsockd_drain(struct sv *sv);
+int sv_vsockd_adopt(struct sv *sv, int keeper_fd_consume);
+
+/* OP with FD (borrowed). 0 or -errno. */
+int sv_vsockd_tell(struct sv *sv, int op, int fd);
 
 /* Asks it whether it lives; what follows comes by itself. */
 void sv_vsockd_ping(struct sv *sv);

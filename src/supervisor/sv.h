@@ -50,6 +50,7 @@ struct sv_child {
 	struct sv *sv;    /* borrowed */
 	const char *name; /* of its log: NAME.log */
 	enum sv_happening on_end;
+	void (*ended)(struct sv_child *c);            /* is called instead, when set */
 	pid_t pid;                                    /* for messages and the status only */
 	int pidfd;                                    /* owned; -EBADF: not running */
 	siginfo_t end;                                /* how it ended, once it has */
@@ -77,11 +78,30 @@ struct sv_vsockd {
 	struct ratelimit messages, early, deaths;
 };
 
+enum sv_handover_result {
+	SV_HANDOVER_DONE,  /* the next one serves, with all connections */
+	SV_HANDOVER_RESET, /* the next one serves, and they were reset */
+	SV_HANDOVER_STAYS, /* the old one serves */
+};
+
+/* The next vsockd while the present one hands over: sv-handover. */
+struct sv_handover {
+	int phase;
+	struct sv_child next;
+	int keeper_fd;                          /* owned: our end of the next one's channel */
+	int channel_fd;                         /* owned: for the one in service, to the next one */
+	sd_event_source *keeper_source, *timer; /* owned */
+	bool kept;                              /* the connections were */
+	uint64_t asked_usec;                    /* CLOCK_MONOTONIC: nobody serves from then on */
+	void (*done)(struct sv *sv, enum sv_handover_result result); /* NULL: nobody asks */
+};
+
 /* A client wants the next image of this process: sv-refresh. */
 struct sv_refresh {
 	struct control_call *call; /* borrowed; NULL: nobody does */
 	sd_event_source *timer;    /* owned */
 	uint64_t until_usec;       /* CLOCK_MONOTONIC */
+	char from[65];             /* the version that this process was before */
 };
 
 struct sv {
@@ -109,6 +129,7 @@ struct sv {
 	struct sv_child vmm_child, namespace_child, net_child;
 	unsigned net_restarts;
 	struct sv_vsockd vsockd;
+	struct sv_handover handover;
 	struct vmm *vmm;                /* owned */
 	struct sv_agent *agent;         /* owned */
 	struct sv_console *console;     /* owned */
@@ -156,6 +177,15 @@ void sv_status_save(struct sv *sv);
 void sv_refresh_ask(struct sv *sv, struct control_call *call);
 void sv_refresh_forget(struct sv *sv, struct control_call *call);
 void sv_refresh_finish(struct sv *sv);
+
+/*
+ * The live replacement of vsockd (sv-handover), as sv-vsockd sees it: vsockd has ended (true: that was part of
+ * it, and the next one serves); it said UP or STAYS (false: it may not, now); all of it is over.
+ */
+bool sv_handover_is_under_way(const struct sv *sv);
+bool sv_handover_took(struct sv *sv);
+bool sv_handover_told(struct sv *sv, enum keeper_op op);
+void sv_handover_finish(struct sv *sv);
 
 /* Of this program. */
 const char *sv_version(void);
