@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """uvms refresh under a running guest: what is connected goes on, byte for byte."""
 import hashlib
+import importlib.util
 import os
+import pathlib
 import random
 import socket
 import subprocess
@@ -9,8 +11,7 @@ import sys
 import threading
 import time
 
-import vmtest
-from vmtest import Failure, equal, main, true
+from vmtest import equal, main, true
 
 BB = "busybox"
 SOAK = os.environ.get("UVMS_SOAK") == "1"
@@ -179,6 +180,54 @@ def in_every_moment(host):
     equal(host.status(vm)["outcome"], "clean", "outcome")
 
 
+STREAM = """
+import hashlib, os, socket, sys, threading
+s = socket.create_connection(("127.0.0.1", 8080), 60)
+block, want, got = os.urandom(65536), hashlib.sha256(), hashlib.sha256()
+def write():
+    for _ in range(%d):
+        s.sendall(block)
+        want.update(block)
+    s.shutdown(socket.SHUT_WR)
+t = threading.Thread(target=write)
+t.start()
+while data := s.recv(65536):
+    got.update(data)
+t.join()
+print(want.hexdigest() == got.hexdigest())
+"""
+
+
+def published(host):
+    """A connection to a published port goes through passt, which stays as it is."""
+    spec = importlib.util.spec_from_file_location("everyday", pathlib.Path(__file__).with_name("test-everyday.py"))
+    everyday = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(everyday)
+    everyday.netns_works()
+    with everyday.Outside("refresh") as out:
+        vm = host.name()
+        out.uvms(host, "run", "-d", "--name", vm, "-p", "8080:80", BB, "--", "sleep", "10000")
+        host.run("exec", vm, "sh", "-c", "nc -l -p 80 -e cat >/dev/null 2>&1 </dev/null & sleep 1", check=0)
+        before = everyday.passts(host)
+        p = subprocess.Popen(["ip", "netns", "exec", out.host, sys.executable, "-c", STREAM % (BULK // 4 // 65536)],
+                             stdout=subprocess.PIPE, text=True)
+        time.sleep(0.3)
+        n = 0
+        while p.poll() is None and n < 200:
+            refresh(host, vm)
+            n += 1
+            time.sleep(0.05)
+        equal(p.communicate(timeout=300)[0], "True\n", f"the stream, refreshed {n} times")
+        equal(everyday.passts(host), before, "passt")
+        os.kill(before[0], 9)	# and what watches it watches it still
+        end = time.monotonic() + 5
+        while (now := everyday.passts(host)) in ([], before) and time.monotonic() < end:
+            time.sleep(0.05)
+        true(now not in ([], before), "passt is started again")
+        out.uvms(host, "stop", vm)
+        equal(host.status(vm)["outcome"], "clean", "outcome")
+
+
 def isolation(host):
     """What was reached at the start is still so afterwards: for the supervisor, and for the vsockd that it starts."""
     def of(pid):
@@ -215,7 +264,7 @@ def isolation(host):
     equal(host.processes(), [], "what outlives a killed supervisor")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (streams, in_every_moment, isolation)}
+CASES = {f.__name__.replace("_", "-"): f for f in (streams, in_every_moment, published, isolation)}
 
 if __name__ == "__main__":
     sys.exit(main(CASES))
