@@ -175,8 +175,6 @@ static int resume(int memfd, const char *name)
 	r = sv_saved_read(memfd, true, &saved, &reason);
 	fd_close(memfd);
 	if (r == 0)
-		r = vm_dirs_init(&sv.dirs);
-	if (r == 0)
 		r = sv_prepare(&sv, name);
 	if (r >= 0)
 		r = sv_refresh_resume(&sv, saved);

@@ -145,7 +145,7 @@ static void method_open_agent(struct control_call *call, struct json_object *p, 
 
 	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &a, NULL) < 0)
 		control_call_error(call, -EINVAL, NULL);
-	else if (sv_agent_is_ready(sv->agent) && sv->refresh.call)
+	else if (sv_agent_is_ready(sv->agent) && (sv->refresh.call || sv->refresh.done))
 		control_wait(sv, call, WAIT_AGENT); /* for a moment */
 	else if (sv_agent_is_ready(sv->agent))
 		sv_agent_open(sv->agent, call, 0);

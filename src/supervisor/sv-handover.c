@@ -70,12 +70,24 @@ static void handover_give_up(struct sv *sv, const char *why)
 	handover_end(sv, SV_HANDOVER_STAYS);
 }
 
+static void handover_set_timer(struct sv_handover *h, uint64_t usec)
+{
+	sd_event_source_set_time_relative(h->timer, usec);
+	sd_event_source_set_enabled(h->timer, SD_EVENT_ONESHOT);
+}
+
 static int handover_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	struct sv *sv = userdata;
 
 	if (sv->handover.phase == HANDOVER_STARTING) {
 		handover_give_up(sv, "the new one does not come up");
+		return 0;
+	}
+	/* the new one first: if it is to blame, the other notices, says so, and nothing was lost */
+	if (sv->handover.phase == HANDOVER_ASKED && sv_child_is_running(&sv->handover.next)) {
+		sv_child_signal(&sv->handover.next, SIGKILL);
+		handover_set_timer(&sv->handover, SV_HANDOVER_USEC / 2);
 		return 0;
 	}
 	log_warning("%s: uvms-vsockd hands nothing over: it is killed", sv->spec.name);
@@ -90,12 +102,6 @@ static void handover_next_ended(struct sv_child *c)
 {
 	if (c->sv->handover.phase == HANDOVER_STARTING)
 		handover_give_up(c->sv, "the new one has ended");
-}
-
-static void handover_set_timer(struct sv_handover *h, uint64_t usec)
-{
-	sd_event_source_set_time_relative(h->timer, usec);
-	sd_event_source_set_enabled(h->timer, SD_EVENT_ONESHOT);
 }
 
 /* The one word that the next one has to say until it is in service. */

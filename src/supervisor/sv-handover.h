@@ -6,9 +6,9 @@
  * other and ends; that end is the moment in which the next one becomes ours, gets the slots and GO, and goes
  * on with the session. Nothing goes through here.
  *
- * What may fail: the next one does not come up, or the other says STAYS: the old one goes on, and nothing was lost. The old one
- * is silent for SV_HANDOVER_USEC (or of a version that does not know it): it is killed, and the next one resets what
- * was connected, as after any death. The next one dies with all in its hands: the same, by its successor.
+ * What may fail: the next one does not come up, or the other says STAYS: the old one goes on, and nothing was lost. Nothing comes of it
+ * within SV_HANDOVER_USEC: the next one is killed, and when the old one does not say STAYS then (it hangs, or is of a version that
+ * knows nothing of this), it is too, and its successor resets what was connected, as after any death. The next one dies with all in its hands: the same, by its successor.
  */
 #pragma once
 

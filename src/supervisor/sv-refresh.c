@@ -190,7 +190,7 @@ void sv_refresh_ask(struct sv *sv, struct control_call *call)
 {
 	const char *why = NULL;
 
-	if (sv->refresh.call)
+	if (sv->refresh.call || sv->refresh.done)
 		why = "it is being refreshed already";
 	else if (sv->state < SV_BOOTING)
 		why = "the VM is starting";
@@ -211,6 +211,8 @@ void sv_refresh_ask(struct sv *sv, struct control_call *call)
 
 void sv_refresh_forget(struct sv *sv, struct control_call *call)
 {
+	if (sv->refresh.done == call)
+		sv->refresh.done = NULL;
 	if (sv->refresh.call != call)
 		return;
 	sv->refresh.call = NULL;
@@ -235,7 +237,7 @@ static void refresh_answer(struct sv *sv, enum sv_handover_result result)
 		[SV_HANDOVER_RESET] = "reset",
 		[SV_HANDOVER_STAYS] = "kept",
 	};
-	struct control_call *call = TAKE_PTR(sv->refresh.call);
+	struct control_call *call = TAKE_PTR(sv->refresh.done);
 	struct json_object *reply = call ? json_object_new_object() : NULL;
 
 	log_info("%s: refreshed (%s -> %s), vsock device: %s", sv->spec.name, sv->refresh.from,
@@ -254,7 +256,7 @@ static void refresh_answer(struct sv *sv, enum sv_handover_result result)
 
 int sv_refresh_resume(struct sv *sv, struct sv_saved *s)
 {
-	int r = sv_state_load(sv, s, &sv->refresh.call);
+	int r = sv_state_load(sv, s, &sv->refresh.done);
 
 	if (r < 0)
 		return r;
@@ -270,4 +272,6 @@ void sv_refresh_finish(struct sv *sv)
 {
 	if (sv->refresh.call)
 		refresh_fail(sv, -ESHUTDOWN, "the VM has ended", NULL);
+	if (sv->refresh.done)
+		refresh_answer(sv, SV_HANDOVER_STAYS);
 }

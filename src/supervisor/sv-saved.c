@@ -27,6 +27,9 @@ static const struct json_field self_fields[] = {
 	F(self, uvms, JSON_STR, .max = 64),
 	F(self, state, JSON_STR, .max = 64),
 	F(self, secret, JSON_STR, HEX_MAX(AGENT_WIRE_SECRET)),
+	F(self, state_dir, JSON_STR),
+	F(self, runtime_dir, JSON_STR),
+	F(self, config_dir, JSON_STR),
 	F(self, vm_fd, JSON_FD),
 	F(self, runtime_fd, JSON_FD),
 	F(self, lock_fd, JSON_FD),
@@ -425,6 +428,8 @@ static int check_whole(const struct sv_saved *s)
 	const struct sv_saved_self *f = &s->self;
 	uint64_t slots = 0;
 
+	if (!f->state_dir || !f->runtime_dir || !f->config_dir)
+		return -EBADMSG;
 	if (!f->uvms || !f->state || !f->secret || strlen(f->secret) != 2 * AGENT_WIRE_SECRET)
 		return -EBADMSG;
 	if (f->runtime_fd < 0 || f->lock_fd < 0 || f->dir_fd < 0 || f->vm_fd < 0 ||

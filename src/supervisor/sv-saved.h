@@ -44,6 +44,7 @@ struct sv_saved_self {
 	char *uvms;   /* owned, all strings: the version that wrote it */
 	char *state;  /* sv_fsm_state_name() */
 	char *secret; /* hex, as are all bytes */
+	char *state_dir, *runtime_dir, *config_dir;
 	int vm_fd, runtime_fd, lock_fd, dir_fd, net_fd, life_fd;
 	uint64_t deadline_usec; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t stop_timeout_usec;

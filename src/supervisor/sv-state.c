@@ -48,6 +48,10 @@ static int save_self(const struct sv *sv, struct sv_saved_self *f)
 	f->net_restarts = sv->net_restarts;
 	f->owned = sv->owned;
 	f->starter_waits = sv->starter_waits;
+	if (str_set(&f->state_dir, sv->dirs.state) < 0 ||
+		str_set(&f->runtime_dir, sv->dirs.runtime) < 0 ||
+		str_set(&f->config_dir, sv->dirs.config) < 0)
+		return -ENOMEM;
 	if (str_set(&f->uvms, sv_version()) < 0 ||
 		str_set(&f->state, sv_fsm_state_name(sv->state)) < 0)
 		return -ENOMEM;
@@ -284,13 +288,15 @@ static int load_state(const char *name, enum sv_state *ret)
 
 static int load_self(struct sv *sv, struct sv_saved *s)
 {
-	const struct sv_saved_self *f = &s->self;
+	struct sv_saved_self *f = &s->self;
 
 	sv->spec = s->spec;
 	s->spec = (struct vm_spec){ 0 };
 	vm_status_finish(&sv->status);
 	sv->status = s->status;
 	s->status = (struct vm_status){ 0 };
+	sv->dirs = (struct vm_dirs){ TAKE_PTR(f->state_dir), TAKE_PTR(f->runtime_dir),
+		TAKE_PTR(f->config_dir) };
 	sv->vm_fd = f->vm_fd;
 	sv->runtime.fd = f->runtime_fd;
 	sv->runtime.lock_fd = f->lock_fd;
@@ -322,7 +328,9 @@ static int load_plan(struct sv *sv, struct sv_saved *s)
 		if (r < 0)
 			return r;
 	}
-	return sv_plan_renew_vsockd(sv);
+	/* when there is none the present one stays, and the former program is as good as any */
+	(void)sv_plan_renew_vsockd(sv);
+	return 0;
 }
 
 static int load_child(struct sv_child *c, const struct sv_saved_child *s)

@@ -99,6 +99,7 @@ struct sv_handover {
 /* A client wants the next image of this process: sv-refresh. */
 struct sv_refresh {
 	struct control_call *call; /* borrowed; NULL: nobody does */
+	struct control_call *done; /* borrowed: is to be answered, as this is that image */
 	sd_event_source *timer;    /* owned */
 	uint64_t until_usec;       /* CLOCK_MONOTONIC */
 	char from[65];             /* the version that this process was before */

@@ -46,6 +46,9 @@ static struct sv_saved *fill(void)
 	s->self.uvms = strdup("0.1.0");
 	s->self.state = strdup("running");
 	s->self.secret = strdup(SECRET);
+	s->self.state_dir = strdup("/var/lib/uvms");
+	s->self.runtime_dir = strdup("/run/uvms");
+	s->self.config_dir = strdup("/etc/uvms");
 	s->self.vm_fd = a_file();
 	s->self.runtime_fd = a_file();
 	s->self.lock_fd = a_file();

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -311,7 +312,9 @@ def hostile_keeper(c):
 # What a new uvms-vsockd may do instead of taking over, and what the present one may.
 DEAF = HOSTILE % "pass"
 HEIRS = {
+    "there is none": None,
     "it cannot be executed": b"junk",
+    "it says that it waits, and hangs": (HOSTILE % "keep(10, 0)").encode(),
     "it ends": b"#!/bin/false\n",
     "it says something else": (HOSTILE % "keep(4, 0)").encode(),
     "it says that it waits, and ends": (HOSTILE % "keep(10, 0)\nos._exit(0)").encode(),
@@ -328,7 +331,9 @@ def refresh_vsockd(c):
         pid = c.host.status(vm)["vsockd_pid"]
         before = open_fds(c.host.status(vm)["supervisor_pid"])
         for what, program in HEIRS.items():
-            programs.install("uvms-vsockd", program)
+            (programs.dir / "uvms-vsockd").unlink(missing_ok=True)
+            if program:
+                programs.install("uvms-vsockd", program)
             true("was not replaced" in c.host.out("refresh", vm), what)
             equal(c.host.status(vm)["vsockd_pid"], pid, what)
         os.kill(pid, 0)
@@ -534,9 +539,34 @@ def refresh_then_die(c):
         c.ended(vm, "clean")
 
 
+def refresh_killed(c):
+    """A supervisor killed at any moment of it takes everything along, and leaves the name free."""
+    random.seed(5)
+    with Bin(c):
+        vm = c.start()
+        for i in range(40):
+            pid = c.host.status(vm)["supervisor_pid"]
+            p = c.host.popen("refresh", vm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(random.uniform(0, 0.03))
+            os.kill(pid, signal.SIGKILL)
+            p.wait(timeout=10)
+            until(lambda: c.host.processes(), [], 3, "processes")
+            c.host.run("start", vm, check=0, timeout=10)
+        callers = [c.host.popen("refresh", vm, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(8)]
+        ends = sorted(p.wait(timeout=20) for p in callers)	# one at a time; the others are told, or come later
+        true(ends[0] == 0 and set(ends) <= {0, 4}, f"eight at once: {ends}")
+        for _ in range(10):
+            p = c.host.popen("refresh", vm, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(random.uniform(0, 0.02))
+            p.kill()	# the caller leaves
+            p.wait()
+        equal(c.host.run("refresh", vm).returncode, 0, "after all that")
+        c.end(vm, "clean")
+
+
 CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_refused, refresh_vsockd,
-                                                      refresh_in_state, refresh_then_die)}
+                                                      refresh_in_state, refresh_then_die, refresh_killed)}
 
 
 def run(name, function):
