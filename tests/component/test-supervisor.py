@@ -5,6 +5,7 @@ import os
 import pathlib
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -564,9 +565,84 @@ def refresh_killed(c):
         c.end(vm, "clean")
 
 
+def starters(c):
+    """Fifty at once for one name: one wins, the others say that it runs, nothing is left."""
+    vm = c.start()
+    c.end(vm, "clean")
+    many = [c.host.popen("start", vm, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(50)]
+    ends = [(p.communicate(timeout=60)[1], p.returncode) for p in many]
+    equal([code for _, code in ends].count(0), 1, f"starters that won: {ends}")
+    true(all(code in (0, 4) for _, code in ends), f"{ends}")
+    c.end(vm, "clean")
+
+
+def few_descriptors(c):
+    """With 64 descriptors a VM starts, or says why it does not; its helpers are replaced."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64) if os.getuid() else (64, hard))
+    try:
+        vm = c.start()
+        for _ in range(3):
+            s = c.host.status(vm)
+            os.kill(s["vsockd_pid"], signal.SIGKILL)
+            until(lambda: c.host.status(vm)["vsockd_replaced"], s["vsockd_replaced"] + 1, 2, "replaced")
+        c.end(vm, "clean")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (12, hard))
+        c.start(check=None)
+        true(c.p.returncode in (0, 1, 125), f"{c.p}")
+        true(c.p.returncode == 0 or b"open files" in c.p.stderr, f"12 descriptors: {c.p.stderr!r}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def full(c, where):
+    """A directory in which nothing can be written any more: told, nothing left, and it works again after."""
+    if os.getuid() != 0:
+        raise vmtest.Skip("only root can mount a small file system")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=0711", "none", str(where)])
+    if mounted.returncode:
+        raise vmtest.Skip("no tmpfs can be mounted here")
+    try:
+        vm = c.start()
+        filler = where / ".filler"
+        fd = os.open(filler, os.O_WRONLY | os.O_CREAT)
+        try:
+            while os.write(fd, bytes(4096)):
+                pass
+        except OSError:
+            os.close(fd)
+        # what runs goes on, and its stop is not kept from it
+        equal(c.host.out("ls", "-q"), f"{vm}\n", "ls")
+        os.kill(c.host.status(vm)["vsockd_pid"], signal.SIGKILL)
+        time.sleep(0.3)
+        c.host.run("stop", vm)
+        c.start(check=None)
+        true(c.p.returncode == 0 or b"No space left" in c.p.stderr, f"a start: {c.p.stderr!r}")
+        for name in (vm, f"s{c.n}"):
+            c.host.run("kill", "-q", name)
+        filler.unlink()
+        for name in (vm, f"s{c.n}"):
+            c.host.run("rm", name)
+        c.end(c.start(), "clean")
+        for name in c.host.names:
+            c.host.run("rm", "-f", name)
+    finally:
+        subprocess.run(["umount", "-l", str(where)])
+
+
+def full_runtime(c):
+    full(c, c.host.runtime)
+
+
+def full_state(c):
+    """STATE/vms, where descriptions and last states are."""
+    full(c, c.host.state / "vms")
+
+
 CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_refused, refresh_vsockd,
-                                                      refresh_in_state, refresh_then_die, refresh_killed)}
+                                                      refresh_in_state, refresh_then_die, refresh_killed, starters,
+                                                      few_descriptors, full_runtime, full_state)}
 
 
 def run(name, function):
