@@ -289,7 +289,6 @@ def secrets(host):
     (tmp / "env").unlink()
     for bad in ("x", "=x", "a/b=x", ".a=x", "a=/nonexistent"):
         host.run("run", "--credential", bad, "busybox", "--", "true", check=125)
-    equal(host.out("ls", "-aq"), "", "nothing was made")
 
 
 def events(host):
