@@ -379,7 +379,8 @@ class AttachTest(unittest.TestCase):
         h = self.started(["sh", "-c", "printf abcdef; read x; echo $x"], stdin=b"z\n")
         while len(h.out[1]) < 6:
             h.step()
-        h.conn.send(w.ACK, struct.pack("<BQ", 1, 4))
+        if h.told[1] < 4:       # step() acknowledges by chance; never backwards
+            h.conn.send(w.ACK, struct.pack("<BQ", 1, 4))
         h.send_stdin()
         time.sleep(0.1)
         for stdin, out, err in ((0, 3, 0), (0, 99, 0), (0, 6, 1), (1, 6, 0), (0, 1 << 63, 0)):

@@ -392,7 +392,10 @@ class Bin:
 
 def open_fds(pid):
     """What they are, without numbers: vsockd and its channels are others afterwards."""
-    return sorted(re.sub(r":\[\d+\]", "", os.readlink(f"/proc/{pid}/fd/{n}")) for n in os.listdir(f"/proc/{pid}/fd"))
+    try:
+        return sorted(re.sub(r":\[\d+\]", "", os.readlink(f"/proc/{pid}/fd/{n}")) for n in os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:	# one was closed while we looked
+        return None
 
 
 def dial(c, vm):
