@@ -156,6 +156,47 @@ static void silence(void **state)
 	assert_string_equal(f->log, "ready -;fault no reply within 5 s;");
 }
 
+/* What the next image of the process does with it; FD is a duplicate, as the old one is there still. */
+static void goes_on(struct fixture *f)
+{
+	struct qmp *next;
+	const char *line;
+	size_t len;
+	int fd;
+
+	assert_int_equal(qmp_save(f->q, &fd, &line, &len), 0);
+	assert_int_equal(qmp_restore_consume(f->event, dup(fd), line, len, on_qmp, f, &next), 0);
+	qmp_destroy(f->q);
+	f->q = next;
+}
+
+/* At each byte of an event; not while an answer is due, before the handshake, or after the end. */
+static void in_another_image(void **state)
+{
+	static const char event[] = "{\"event\": \"RESET\"}\n";
+	struct fixture *f = *state;
+	const char *line;
+	size_t len;
+	int fd;
+
+	assert_int_equal(qmp_save(f->q, &fd, &line, &len), -EBUSY);
+	say(f, GREETING RETURN);
+	heard(f, "{\"execute\":\"qmp_capabilities\"}\n");
+	for (const char *p = event; *p; p++) {
+		assert_int_equal(fd_write_all(f->server, p, 1), 0);
+		turn(f);
+		goes_on(f);
+	}
+	assert_string_equal(f->log, "ready -;event RESET;");
+	assert_int_equal(qmp_execute(f->q, "quit"), 0);
+	heard(f, "{\"execute\":\"quit\"}\n");
+	assert_int_equal(qmp_save(f->q, &fd, &line, &len), -EBUSY);
+	say(f, RETURN);
+	goes_on(f);
+	say(f, "junk\n");
+	assert_int_equal(qmp_save(f->q, &fd, &line, &len), -EBUSY);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -164,6 +205,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_end_is_no_fault, setup, teardown),
 		cmocka_unit_test(nonsense),
 		cmocka_unit_test_setup_teardown(an_endless_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(in_another_image, setup, teardown),
 		cmocka_unit_test_setup_teardown(silence, setup, teardown),
 	};
 

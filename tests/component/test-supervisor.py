@@ -246,6 +246,7 @@ def takeover(c):
         until(lambda: c.host.status(vm)["vsockd_replaced"], s["vsockd_replaced"] + 1, 2, "replaced")
 
     vm = c.start()
+    time.sleep(0.2)	# those who asked for its start have left
     before = fds(c.host.status(vm))
     for _ in range(5):
         kill(vm)
