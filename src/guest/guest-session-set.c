@@ -127,7 +127,10 @@ void guest_session_set_lost(struct guest_session_set *set, struct guest_session 
 
 void guest_session_set_over(struct guest_session_set *set, struct guest_session *s)
 {
-	memcpy(set->past[set->n_past++ % GUEST_SESSION_PAST], guest_session_id(s), AGENT_WIRE_ID);
+	/* what could not be started may be asked for again: perhaps FAILED was lost */
+	if (guest_session_has_started(s))
+		memcpy(set->past[set->n_past++ % GUEST_SESSION_PAST], guest_session_id(s),
+			AGENT_WIRE_ID);
 	for (size_t i = 0; i < set->n; i++) {
 		if (set->sessions[i] == s) {
 			set->sessions[i] = set->sessions[--set->n];

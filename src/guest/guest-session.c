@@ -619,6 +619,11 @@ bool guest_session_has_id(const struct guest_session *s, const uint8_t id[static
 	return memcmp(s->id, id, AGENT_WIRE_ID) == 0;
 }
 
+bool guest_session_has_started(const struct guest_session *s)
+{
+	return s->state != SESSION_STARTING;
+}
+
 const uint8_t *guest_session_id(const struct guest_session *s)
 {
 	return s->id;

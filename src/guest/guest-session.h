@@ -53,6 +53,7 @@ void guest_session_hangup(struct guest_session *s);
 
 bool guest_session_is_main(const struct guest_session *s);
 bool guest_session_has_id(const struct guest_session *s, const uint8_t id[static AGENT_WIRE_ID]);
+bool guest_session_has_started(const struct guest_session *s); /* its command was executed */
 const uint8_t *guest_session_id(const struct guest_session *s);
 
 /* Since when it only keeps what is left of a process that has ended; 0: it does more than that. */
