@@ -1,6 +1,8 @@
+#include <dirent.h>
 #include <json-c/json.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "cleanup.h"
@@ -23,7 +25,32 @@ static const struct option_def options[] = {
 struct listing {
 	struct text_table *table;
 	struct json_object *array;
+	struct dirent **running; /* owned: what there is below the runtime directory, in order */
+	int n_running;
 };
+
+static int is_name(const struct dirent *e)
+{
+	return e->d_name[0] != '.';
+}
+
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_entry(const void *name, const void *entry)
+{
+	return strcmp(name, (*(struct dirent *const *)entry)->d_name);
+}
+
+/* Most VMs of a long list do not run: they need not be looked for one by one. */
+static bool may_run(const struct listing *l, const char *name)
+{
+	return l->n_running < 0 ||
+	       (l->n_running > 0 && bsearch(name, l->running, (size_t)l->n_running,
+					    sizeof *l->running, is_entry));
+}
 
 static char *age(const struct vm_status *s)
 {
@@ -57,7 +84,7 @@ static int add(const char *name, void *userdata)
 	struct vm_status s = { 0 };
 
 	/* what a killed supervisor left is put in order on the way; 0: nothing runs or was left */
-	bool stopped = runtime_dir_sweep(cli_dirs(), name) == 0;
+	bool stopped = !may_run(l, name) || runtime_dir_sweep(cli_dirs(), name) == 0;
 	int r = 0;
 
 	if (stopped && !arg_all)
@@ -83,7 +110,11 @@ static int run(int argc, char **argv)
 		"STARTED", NULL };
 	struct listing l = { text_table_create(headings), json_object_new_array() };
 
+	l.n_running = scandir(cli_dirs()->runtime, &l.running, is_name, by_name);
 	cli_each_vm(add, &l);
+	for (int i = 0; i < l.n_running; i++)
+		free(l.running[i]);
+	free(l.running);
 	if (arg_json)
 		cli_print_json(json_object_get(l.array));
 	else if (!arg_quiet)
