@@ -265,6 +265,8 @@ static int forward_run(struct forward *f, const char *where, const char *target)
 {
 	int r = forward_dial_init(&f->dialer);
 
+	if (r == -ENOENT)
+		return cli_not_running(f->name);
 	if (r < 0)
 		return fail_call(f->name, r, &(struct control_failure){ 0 });
 	f->listen_fd = str_has_prefix(where, "unix:") ? listen_unix(where + 5) : listen_tcp(where);

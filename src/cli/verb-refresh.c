@@ -88,12 +88,11 @@ static int refresh_each(const char *name, void *userdata)
 
 static int refresh_named(const char *name)
 {
-	struct control_failure none = { 0 };
 	int r = cli_check_name(name);
 
 	if (r == 0)
 		r = refresh_one(name);
-	return r == -ENOENT ? fail_call(name, r, &none) : r;
+	return r == -ENOENT ? cli_not_running(name) : r;
 }
 
 static int run(int argc, char **argv)

@@ -47,6 +47,9 @@ class Cli(unittest.TestCase):
         for verb in ("status", "inspect", "stop", "kill", "start", "logs", "wait", "rm", "console", "restart"):
             self.says(3, "there is no VM webserver1; did you mean webserver?", verb, "webserver1")
         self.says(125, "did you mean webserver?", "exec", "webservr", "true")
+        self.says(3, "did you mean webserver?", "forward", "webservr", "18099", "80")
+        self.says(3, "did you mean webserver?", "refresh", "webservr")
+        self.says(3, "did you mean webserver?", "cp", "webservr:/x", self.base + "/y")
         text = self.says(3, "there is no VM other", "status", "other")
         self.assertNotIn("did you mean", text)
         self.says(125, "uvms start webserver", "exec", "webserver", "true")
