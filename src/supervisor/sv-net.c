@@ -1,6 +1,7 @@
 #include "sv-net.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "fd.h"
 #include "file.h"
 #include "log.h"
+#include "parse.h"
 #include "path.h"
 #include "sockun.h"
 #include "spawn.h"
@@ -123,6 +125,36 @@ static int net_check_udp(struct sv *sv, const char *program, char **ret_reason, 
 	return -EOPNOTSUPP;
 }
 
+/* The first port that anybody may bind; ip-sysctl: ip_unprivileged_port_start. */
+static uint32_t net_first_port(void)
+{
+	CLEANUP_FREE char *text = NULL;
+	uint32_t port;
+
+	if (file_read_at(
+		    AT_FDCWD, "/proc/sys/net/ipv4/ip_unprivileged_port_start", 16, &text, NULL) < 0)
+		return NET_LOW_PORTS;
+	text[strcspn(text, "\n")] = 0;
+	return parse_u32(text, 65535, &port) < 0 ? NET_LOW_PORTS : port;
+}
+
+/* passt itself only says that it could not. */
+static int net_check_low_ports(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	uint32_t first = geteuid() == 0 || !sv->spec.publish ? 0 : net_first_port();
+	struct vm_publish p;
+
+	for (char **v = sv->spec.publish; v && *v; v++) {
+		if (vm_publish_parse(*v, &p) < 0 || p.host >= first)
+			continue;
+		*ret_reason =
+			str_printf("port %u is below %u: only root may publish it", p.host, first);
+		*ret_next = strdup("publish another port of the host");
+		return -EPERM;
+	}
+	return 0;
+}
+
 int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 {
 	CLEANUP_FREE char *program = NULL;
@@ -137,6 +169,8 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 		return -EOPNOTSUPP;
 	}
 	r = net_check_udp(sv, program, ret_reason, ret_next);
+	if (r == 0)
+		r = net_check_low_ports(sv, ret_reason, ret_next);
 	if (r == 0)
 		r = net_arguments(sv, program, &args);
 	if (r < 0)
