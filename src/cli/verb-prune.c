@@ -20,8 +20,6 @@
 #include "vm-volume.h"
 #include "volume.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static bool arg_vms, arg_images, arg_volumes, arg_all, arg_dry_run, arg_quiet;
 
 static const struct option_def options[] = {
