@@ -8,6 +8,7 @@
 #include "control-error.h"
 #include "fail.h"
 #include "json-codec.h"
+#include "path.h"
 #include "str.h"
 #include "verb-list.h"
 
@@ -62,13 +63,19 @@ static int refresh_one(const char *name)
 {
 	CLEANUP(json_codec_putp) struct json_object *reply = NULL;
 	struct control_failure f = { 0 };
+	CLEANUP_FREE char *program = NULL;
 	CLEANUP_CLOSE int fd = cli_connect(name);
+	struct json_object *p;
 	int r;
 
 	if (fd < 0)
 		return fd == -ENOENT ? fd : fail_call(name, fd, &f);
+	/* ours: an upgrade may lie in another directory than what runs (Nix) */
+	p = json_object_new_object();
+	if (path_find_helper("uvms-supervisor", &program) == 0)
+		json_object_object_add(p, "program", json_object_new_string(program));
 	r = control_client_call(
-		fd, "io.uvms.VM.Refresh", NULL, REFRESH_TIMEOUT_USEC, &reply, NULL, &f);
+		fd, "io.uvms.VM.Refresh", p, REFRESH_TIMEOUT_USEC, &reply, NULL, &f);
 	if (r < 0)
 		r = refresh_failed(name, r, &f);
 	else if (!arg_quiet)

@@ -287,6 +287,20 @@ static bool peer_in_group(int fd, gid_t group)
 	return false;
 }
 
+static bool peer_is_own_user(const struct ucred *cred)
+{
+	return cred->uid == 0 || cred->uid == getuid();
+}
+
+bool control_call_is_own_user(const struct control_call *call)
+{
+	struct ucred cred;
+	socklen_t len = sizeof cred;
+
+	return getsockopt(call->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 &&
+	       peer_is_own_user(&cred);
+}
+
 static bool peer_may_write(int fd)
 {
 	struct ucred cred;
@@ -295,7 +309,7 @@ static bool peer_may_write(int fd)
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
 		return false;
-	if (cred.uid == 0 || cred.uid == getuid())
+	if (peer_is_own_user(&cred))
 		return true;
 	g = getgrnam("uvms");
 	return g && (cred.gid == g->gr_gid || peer_in_group(fd, g->gr_gid));

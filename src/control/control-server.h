@@ -52,6 +52,9 @@ int control_server_adopt_consume(struct control_server *s, int fd);
 void control_call_reply(struct control_call *call, struct json_object *parameters, int fd);
 void control_call_error(struct control_call *call, int error, struct json_object *words);
 
+/* Whether the caller is root or this process's own user, not only one of the group that may write. */
+bool control_call_is_own_user(const struct control_call *call);
+
 /* A connection as the next image of this process can go on with it. */
 struct control_saved {
 	int fd, out_fd; /* borrowed; OUT_FD goes with the first byte of OUT, -EBADF: none */

@@ -34,7 +34,7 @@ static const char description[] =
 	"# The guest's serial port, beside the reply\n"
 	"method Console() -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
-	"method Refresh() -> (from: string, to: string, vsock: string)\n"
+	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
 	"error Failed(message: string, cause: ?string, next: ?string)\n"
 	"error NotReady(message: string, cause: ?string, next: ?string)\n"
@@ -191,9 +191,30 @@ static void method_console(struct control_call *call, struct json_object *p, voi
 				fd == -EBUSY ? "four others have it" : NULL, NULL));
 }
 
+struct refresh_parameters {
+	char *program;
+};
+
+/* Which program is executed as us, nobody says but who could start it as us anyway. */
 static void method_refresh(struct control_call *call, struct json_object *p, void *userdata)
 {
-	sv_refresh_ask(userdata, call);
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct refresh_parameters, program, JSON_STR),
+	};
+	struct refresh_parameters w = { 0 };
+
+	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &w, NULL) < 0)
+		control_call_error(call, -EINVAL, NULL);
+	else if (w.program && !control_call_is_own_user(call))
+		control_call_error(call, -EPERM,
+			control_error_words(
+				"only the VM's owner may say which program", NULL, NULL));
+	else if (w.program && *w.program != '/')
+		control_call_error(call, -EINVAL,
+			control_error_words("program: an absolute path", NULL, NULL));
+	else
+		sv_refresh_ask(userdata, call, w.program);
+	json_codec_release(fields, ARRAY_SIZE(fields), &w);
 }
 
 static const struct control_method methods[] = {

@@ -137,7 +137,11 @@ static void refresh_go(struct sv *sv, const struct sv_saved *s)
 {
 	CLEANUP_FREE char *program = NULL, *cause = NULL;
 	CLEANUP_CLOSE int memfd = sv_saved_write(s);
-	int r = memfd < 0 ? memfd : path_find_helper("uvms-supervisor", &program);
+	int r = memfd;
+
+	if (r >= 0)
+		r = sv->refresh.program ? str_set(&program, sv->refresh.program)
+					: path_find_helper("uvms-supervisor", &program);
 
 	if (r == 0)
 		r = refresh_check(sv, program, memfd);
@@ -186,7 +190,7 @@ static int refresh_on_timer(sd_event_source *source, uint64_t usec, void *userda
 	return 0;
 }
 
-void sv_refresh_ask(struct sv *sv, struct control_call *call)
+void sv_refresh_ask(struct sv *sv, struct control_call *call, const char *program)
 {
 	const char *why = NULL;
 
@@ -196,7 +200,8 @@ void sv_refresh_ask(struct sv *sv, struct control_call *call)
 		why = "the VM is starting";
 	else if (sv->state > SV_RUNNING)
 		why = "the VM is ending";
-	else if (sd_event_add_time_relative(sv->event, &sv->refresh.timer, CLOCK_MONOTONIC, 0, 1,
+	else if (str_set(&sv->refresh.program, program) < 0 ||
+		 sd_event_add_time_relative(sv->event, &sv->refresh.timer, CLOCK_MONOTONIC, 0, 1,
 			 refresh_on_timer, sv) < 0)
 		why = "out of memory";
 	if (why) {
@@ -274,4 +279,6 @@ void sv_refresh_finish(struct sv *sv)
 		refresh_fail(sv, -ESHUTDOWN, "the VM has ended", NULL);
 	if (sv->refresh.done)
 		refresh_answer(sv, SV_HANDOVER_STAYS);
+	free(sv->refresh.program);
+	sv->refresh.program = NULL;
 }

@@ -98,6 +98,7 @@ struct sv_handover {
 
 /* A client wants the next image of this process: sv-refresh. */
 struct sv_refresh {
+	char *program; /* owned: the caller's uvms-supervisor; NULL: the one beside ours */
 	struct control_call *call; /* borrowed; NULL: nobody does */
 	struct control_call *done; /* borrowed: is to be answered, as this is that image */
 	sd_event_source *timer;    /* owned */
@@ -175,7 +176,7 @@ void sv_status_save(struct sv *sv);
  * A client asks for the program that is installed now (sv-refresh): CALL is answered by that one, or at
  * once with an error. CALL is gone, and the VM ends: nothing comes of it.
  */
-void sv_refresh_ask(struct sv *sv, struct control_call *call);
+void sv_refresh_ask(struct sv *sv, struct control_call *call, const char *program);
 void sv_refresh_forget(struct sv *sv, struct control_call *call);
 void sv_refresh_finish(struct sv *sv);
 

@@ -419,6 +419,23 @@ def answer(s):
     return json.loads(data[:-1])
 
 
+def refresh_elsewhere(c):
+    """The new programs may lie in a directory of their own, as with Nix: whose `uvms` it is says where."""
+    vm = c.start()
+    pid = c.host.status(vm)["supervisor_pid"]
+    with Bin(c) as programs:
+        programs.upgrade("0.3.0")
+        equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.1.0 -> 0.3.0)\n", "refresh")
+        equal(os.readlink(f"/proc/{pid}/exe"), str(programs.dir / "uvms-supervisor"), "the supervisor's program")
+        vsockd = c.host.status(vm)["vsockd_pid"]
+        equal(os.readlink(f"/proc/{vsockd}/exe"), str(programs.dir / "uvms-vsockd"), "uvms-vsockd's program")
+    equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.3.0 -> 0.1.0)\n", "and back")
+    s = dial(c, vm)
+    send_call(s, "Refresh", program="relative/path")
+    true("error" in answer(s), "a relative path")
+    c.end(vm, "clean")
+
+
 def refresh(c):
     """Another program, the same process: whoever waits goes on waiting, and nothing is left open."""
     with Bin(c) as programs:
@@ -647,7 +664,7 @@ def full_state(c):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
-                                                      takeover, sigstop, hostile_keeper, refresh, refresh_refused, refresh_vsockd,
+                                                      takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
 
