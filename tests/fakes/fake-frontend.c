@@ -92,9 +92,10 @@ static void fake_spawn_with(struct fake *f, int keeper_fd, int from_fd)
 	if (fake_keeps) {
 		const char *more[] = { "--keeper-fd", "6", "--state-fd", "7", "--from-fd", "8" };
 
-		memcpy(argv + n, more, sizeof more);
-		n += from_fd >= 0 ? 6 : 4;
-		argv[n] = NULL;
+		size_t n_more = from_fd >= 0 ? 6 : 4;
+
+		memcpy(argv + n, more, n_more * sizeof *more);
+		n += n_more;
 	}
 	argv[n] = getenv("UVMS_VSOCKD_ARG");
 	s.cwd_fd = open(f->dir, O_DIRECTORY | O_CLOEXEC);
