@@ -28,6 +28,7 @@
 #define AGENT_HOME_USEC  (UINT64_C(2) * 1000000) /* for its call after vsockd was replaced */
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
 #define AGENT_LINES_MAX  200
+#define AGENT_TRIES      20
 #define AGENT_OPENINGS   CONTROL_CONNECTIONS_MAX /* each of them has one call at a time */
 
 /* One connection to v_1023, proven or not. */
@@ -52,7 +53,7 @@ struct agent_opening {
 	bool connected;    /* the OK line was read */
 	bool raw;          /* no AUTH: a port of the guest */
 	bool asked;        /* vsockd was, after AGENT_OK_USEC */
-	bool again;        /* this is its second try */
+	unsigned tries;    /* after the first */
 	uint32_t version;  /* of the agent's wire, from AUTH_OK */
 	uint32_t replaced; /* vsockd_replaced when it began */
 	size_t len;
@@ -462,9 +463,9 @@ static int opening_step(struct agent_opening *o)
 /* 1: it is tried once more, in a moment: perhaps it was vsockd that ended. */
 static int opening_wait_again(struct agent_opening *o)
 {
-	if (o->raw || o->again)
+	if (o->raw || o->tries >= AGENT_TRIES)
 		return 0;
-	o->again = true;
+	o->tries++;
 	o->io = sd_event_source_disable_unref(o->io);
 	o->fd = fd_close(o->fd);
 	sd_event_source_set_time_relative(o->timer, AGENT_AGAIN_USEC);
@@ -486,11 +487,20 @@ static int opening_on_io(sd_event_source *s, int fd, uint32_t revents, void *use
 
 static int opening_start(struct agent_opening *o);
 
+/* A vsockd that is new may still be resetting as many connections as it can have. */
+static bool opening_may_try(const struct agent_opening *o)
+{
+	const struct sv *sv = o->agent->sv;
+
+	return sv->status.vsockd_replaced != o->replaced ||
+	       (sv->status.vsockd_replaced > 0 && sv_vsockd_is_young(sv));
+}
+
 static void opening_try_again(struct agent_opening *o)
 {
 	int r = -ECONNREFUSED;
 
-	if (o->agent->sv->status.vsockd_replaced != o->replaced) {
+	if (opening_may_try(o)) {
 		o->timer = sd_event_source_disable_unref(o->timer);
 		o->connected = false;
 		o->len = 0;

@@ -25,6 +25,8 @@
 #define VSOCKD_TABLE_BYTES (64 * 1024)
 #define VSOCKD_STATE_BYTES 4096
 
+#define VSOCKD_YOUNG_USEC  (UINT64_C(1) * 1000000)
+
 static uint64_t vsockd_now_usec(void)
 {
 	struct timespec t;
@@ -407,4 +409,9 @@ void sv_vsockd_release(struct sv *sv)
 	v->listen_fd = fd_close(v->listen_fd);
 	v->table_fd = fd_close(v->table_fd);
 	v->state_fd = fd_close(v->state_fd);
+}
+
+bool sv_vsockd_is_young(const struct sv *sv)
+{
+	return vsockd_now_usec() - sv->vsockd.started_usec < VSOCKD_YOUNG_USEC;
 }

@@ -73,3 +73,6 @@ void sv_vsockd_finish(struct sv *sv);
 
 /* Lets go of sockets and memfds, too. */
 void sv_vsockd_release(struct sv *sv);
+
+/* Whether the present one was started within the last second. */
+bool sv_vsockd_is_young(const struct sv *sv);
