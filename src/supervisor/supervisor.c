@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,6 +237,8 @@ int main(int argc, char **argv)
 	int c;
 
 	log_open("uvms-supervisor");
+	/* large buffers of connections: what is not used of them is not there, and goes when they go */
+	mallopt(M_MMAP_THRESHOLD, 32 * 1024);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		switch (c) {
 		case 'c':
