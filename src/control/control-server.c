@@ -1,7 +1,6 @@
 #include "control-server.h"
 
 #include <errno.h>
-#include <grp.h>
 #include <json-c/json.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include "cleanup.h"
 #include "config.h"
 #include "control-error.h"
+#include "control-group.h"
 #include "fd.h"
 #include "fdpass.h"
 #include "json-codec.h"
@@ -305,14 +305,15 @@ static bool peer_may_write(int fd)
 {
 	struct ucred cred;
 	socklen_t len = sizeof cred;
-	struct group *g;
+	gid_t group;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
 		return false;
 	if (peer_is_own_user(&cred))
 		return true;
-	g = getgrnam("uvms");
-	return g && (cred.gid == g->gr_gid || peer_in_group(fd, g->gr_gid));
+	if (control_group_find(&group) < 0)
+		return false;
+	return cred.gid == group || peer_in_group(fd, group);
 }
 
 static int server_add_consume(struct control_server *s, int fd, bool owner)

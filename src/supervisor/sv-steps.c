@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 
 #include "boot-desc.h"
 #include "cleanup.h"
+#include "control-group.h"
 #include "control-server.h"
 #include "fd.h"
 #include "file.h"
@@ -268,10 +268,11 @@ static int make_pair(struct sv *sv, enum vmm_fd vmm_end, int *ret_ours)
 static int make_control(struct sv *sv)
 {
 	int fd = sockun_listen_at(sv->dir_fd, "control", 0660, 64);
-	struct group *g = geteuid() == 0 ? getgrnam("uvms") : NULL;
+	gid_t group;
 
 	/* system VMs: root and the group that equals it (SECURITY.md) */
-	if (fd >= 0 && g && fchownat(sv->dir_fd, "control", 0, g->gr_gid, 0) < 0) {
+	if (fd >= 0 && geteuid() == 0 && control_group_find(&group) == 0 &&
+		fchownat(sv->dir_fd, "control", 0, group, 0) < 0) {
 		close(fd);
 		return -errno;
 	}
