@@ -27,7 +27,7 @@
 static const char *const kept_logs[] = { "console", "vmm.log", "vsockd.log", "supervisor.log",
 	"trace" };
 
-/* -ESTALE: the lock was removed by its last holder between our open and our lock. */
+/* -ESTALE: directory or lock were removed by the last holder between our making and our locking. */
 static int runtime_try_lock(
 	const struct vm_dirs *dirs, const char *vm_name, struct runtime_dir *ret)
 {
@@ -35,7 +35,7 @@ static int runtime_try_lock(
 	struct stat st;
 
 	if (fd < 0)
-		return fd;
+		return fd == -ENOENT ? -ESTALE : fd;
 	lock = lease_lock_at(fd, "lock");
 	if (lock == -EBUSY) {
 		ret->fd = TAKE_FD(fd);
