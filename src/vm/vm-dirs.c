@@ -15,6 +15,7 @@
 #include "str.h"
 
 #define HIDDEN_PREFIX ".vm-"
+#define HIDDEN_TRIES  64
 
 struct dir_rule {
 	const char *override; /* environment: the whole path */
@@ -186,22 +187,36 @@ static void hidden_sweep(int vms)
 	closedir(dir);
 }
 
-int vm_dirs_new_vm(const struct vm_dirs *d, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
+/* -EAGAIN: a sweep took it between its making and its locking. */
+static int hidden_make(int vms, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
 {
-	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms"), fd = -EBADF;
-	int r;
+	CLEANUP_CLOSE int fd = -EBADF;
+	struct stat st;
+	int r = hidden_name(ret_hidden);
 
-	if (vms < 0)
-		return vms;
-	hidden_sweep(vms);
-	r = hidden_name(ret_hidden);
 	if (r < 0)
 		return r;
 	fd = file_mkdir_at(vms, ret_hidden, 0711);
 	if (fd < 0)
-		return fd;
-	/* a sweep between the two takes it away: then writing into it fails, and so does the rename */
-	return flock(fd, LOCK_EX | LOCK_NB) < 0 ? -EAGAIN : TAKE_FD(fd);
+		return fd == -ENOENT ? -EAGAIN : fd;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	return st.st_nlink == 0 ? -EAGAIN : TAKE_FD(fd);
+}
+
+int vm_dirs_new_vm(const struct vm_dirs *d, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
+{
+	CLEANUP_CLOSE int vms = vm_dirs_open_state(d, "vms");
+	int r = -EAGAIN;
+
+	if (vms < 0)
+		return vms;
+	hidden_sweep(vms);
+	for (int i = 0; i < HIDDEN_TRIES && r == -EAGAIN; i++)
+		r = hidden_make(vms, ret_hidden);
+	return r;
 }
 
 int vm_dirs_name_vm(const struct vm_dirs *d, const char *hidden, const char *vm_name)
@@ -233,7 +248,8 @@ int vm_dirs_remove_vm(const struct vm_dirs *d, const char *vm_name)
 		return r;
 	if (renameat(vms, vm_name, vms, hidden) < 0)
 		return errno == ENOENT ? 0 : -errno;
-	return file_remove_tree_at(vms, hidden);
+	r = file_remove_tree_at(vms, hidden);
+	return r == -ENOENT ? 0 : r; /* somebody's sweep was faster */
 }
 
 int vm_dirs_open_runtime(const struct vm_dirs *d, const char *vm_name, int create)
