@@ -9,20 +9,13 @@
 
 #include "cleanup.h"
 #include "cli.h"
+#include "clock.h"
 #include "control-client.h"
 #include "fd.h"
 #include "json-codec.h"
 
 #define RETRY_USEC (UINT64_C(50) * 1000)
 #define REPLY_USEC (UINT64_C(1) * 1000000) /* for the rest of a reply that has begun */
-
-uint64_t session_link_now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 uint32_t session_link_version(struct json_object *reply)
 {
@@ -42,7 +35,7 @@ void session_link_init(
 	l->control = -EBADF;
 	l->is_first = true;
 	l->asked = l->settled = false;
-	l->lost_usec = l->next_usec = session_link_now_usec();
+	l->lost_usec = l->next_usec = clock_usec(CLOCK_MONOTONIC);
 	l->in_len = l->in_used = l->out_len = 0;
 	l->text = "the guest or its connection ended";
 }
@@ -119,7 +112,7 @@ static enum session_link_news link_read(struct session_link *l)
 
 void session_link_drop(struct session_link *l)
 {
-	uint64_t now = session_link_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
 	l->fd = fd_close(l->fd);
 	l->in_len = l->in_used = l->out_len = 0;
@@ -146,7 +139,7 @@ static enum session_link_news link_gone(struct session_link *l, const char *text
 static void link_try_later(struct session_link *l)
 {
 	l->control = fd_close(l->control);
-	l->next_usec = session_link_now_usec() + RETRY_USEC;
+	l->next_usec = clock_usec(CLOCK_MONOTONIC) + RETRY_USEC;
 }
 
 static enum session_link_news link_ask(struct session_link *l)
@@ -201,7 +194,7 @@ uint64_t session_link_deadline(const struct session_link *l)
 
 enum session_link_news session_link_turn(struct session_link *l, short revents)
 {
-	uint64_t now = session_link_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
 	if (l->fd >= 0 && (revents & POLLOUT))
 		(void)link_flush(l);

@@ -45,8 +45,6 @@ struct session_link {
 	uint8_t out[SESSION_LINK_QUEUE_MAX];
 };
 
-uint64_t session_link_now_usec(void);
-
 /* The agent's version, of OpenAgent's reply. */
 uint32_t session_link_version(struct json_object *reply);
 

@@ -31,6 +31,7 @@
 
 #include "agent-wire.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "control-error.h"
 #include "fail.h"
 #include "fd.h"
@@ -162,7 +163,8 @@ static void session_signal(struct session *s, int signo)
 	}
 	if (s->n_pending == SIGNALS_MAX)
 		return; /* as many wait as there are kinds: the command would not count them either */
-	*p = (struct pending_signal){ ++s->signal_number, (uint8_t)signo, session_link_now_usec() };
+	*p = (struct pending_signal){ ++s->signal_number, (uint8_t)signo,
+		clock_usec(CLOCK_MONOTONIC) };
 	s->n_pending++;
 	session_send_signal(s, p);
 }
@@ -221,7 +223,7 @@ static void session_abandon(struct session *s, int signo)
 
 static void session_check_signals(struct session *s)
 {
-	if (session_link_now_usec() >= session_signal_deadline(s))
+	if (clock_usec(CLOCK_MONOTONIC) >= session_signal_deadline(s))
 		session_abandon(s, session_unanswered(s)->signo);
 }
 
@@ -240,7 +242,7 @@ static void session_read_signal(struct session *s)
 		session_signal(s, signo);
 	else if (s->ended) /* only its output is left, which nobody takes */
 		session_abandon(s, signo);
-	else if (p && session_link_now_usec() - p->since_usec >= SIGNAL_AGAIN_USEC)
+	else if (p && clock_usec(CLOCK_MONOTONIC) - p->since_usec >= SIGNAL_AGAIN_USEC)
 		session_abandon(s, signo);
 	else
 		session_signal(s, signo);
@@ -475,7 +477,7 @@ static int session_wait_ms(const struct session *s)
 {
 	uint64_t until = MIN(session_signal_deadline(s),
 		s->ended ? UINT64_MAX : session_link_deadline(&s->link));
-	uint64_t now = session_link_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
 	if (until == UINT64_MAX)
 		return -1;

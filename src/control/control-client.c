@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "control-error.h"
 #include "fd.h"
 #include "fdpass.h"
@@ -27,14 +28,6 @@ int control_client_connect(int runtime_fd)
 
 #define CLIENT_LOOK_MS 1000
 
-static uint64_t client_now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
 static int (*client_look)(int fd, uint64_t waited_usec);
 
 void control_client_look_after(int (*look)(int fd, uint64_t waited_usec))
@@ -45,7 +38,7 @@ void control_client_look_after(int (*look)(int fd, uint64_t waited_usec))
 static int client_wait(int fd, uint64_t began_usec, uint64_t deadline_usec)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint64_t now = client_now_usec(), left = deadline_usec - now;
+	uint64_t now = clock_usec(CLOCK_MONOTONIC), left = deadline_usec - now;
 	int ms = client_look ? CLIENT_LOOK_MS : -1, n;
 
 	if (now >= deadline_usec)
@@ -55,7 +48,8 @@ static int client_wait(int fd, uint64_t began_usec, uint64_t deadline_usec)
 	n = poll(&p, 1, ms);
 	if (n < 0 && errno != EINTR)
 		return -errno;
-	return n == 0 && client_look ? client_look(fd, client_now_usec() - began_usec) : 0;
+	return n == 0 && client_look ? client_look(fd, clock_usec(CLOCK_MONOTONIC) - began_usec)
+				     : 0;
 }
 
 struct client_message {
@@ -94,7 +88,7 @@ static int client_receive_some(int sock, struct client_message *m)
 
 static int client_receive(int sock, uint64_t timeout_usec, struct client_message *m)
 {
-	uint64_t now = client_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 	uint64_t deadline = timeout_usec > UINT64_MAX - now ? UINT64_MAX : now + timeout_usec;
 	int r = 0;
 

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "config.h"
 #include "fd.h"
 #include "log.h"
@@ -35,14 +36,6 @@
 #define QUIT_USEC   (UINT64_C(3) * 1000000)
 #define KILL_USEC   (UINT64_C(5) * 1000000)
 #define LINGER_USEC (UINT64_C(500) * 1000)
-
-static uint64_t now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 void sv_status_save(struct sv *sv)
 {
@@ -156,7 +149,7 @@ static void do_ready(struct sv *sv)
 	set_deadline(sv, 0);
 	malloc_trim(0); /* what the start needed; from here on little is */
 	if (sv->status.ready_usec == 0)
-		sv->status.ready_usec = now_usec();
+		sv->status.ready_usec = clock_usec(CLOCK_REALTIME);
 	sd_notify(0, "READY=1");
 	log_info("%s: ready (%s)", sv->spec.name, sv->status.ready);
 }
@@ -278,7 +271,7 @@ static void clean_up(struct sv *sv)
 
 	sv_steps_undo(sv);
 	sv->state = SV_ENDED;
-	sv->status.stopped_usec = now_usec();
+	sv->status.stopped_usec = clock_usec(CLOCK_REALTIME);
 	(void)str_set(&sv->status.state, "stopped");
 	if (sv->dir_fd >= 0 && sv->vm_fd >= 0 && sv->spec.keep) {
 		int r = runtime_dir_keep(sv->dir_fd, sv->vm_fd, &sv->status);
@@ -455,7 +448,7 @@ static int make_incarnation(struct sv *sv)
 		return start_fail(sv, r,
 			str_printf("supervisor.log cannot be opened: %s", strerror(-r)), NULL);
 	}
-	sv->status.started_usec = now_usec();
+	sv->status.started_usec = clock_usec(CLOCK_REALTIME);
 	sv->status.supervisor_pid = (uint32_t)getpid();
 	sv->status.boots = 1;
 	sv_status_save(sv);

@@ -10,17 +10,10 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "fd.h"
 #include "runtime-dir.h"
 #include "str.h"
-
-static uint64_t log_now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 static int log_open_segment(struct sv_logfile *l, int flags)
 {
@@ -35,7 +28,7 @@ static void log_begin(struct sv_logfile *l, int dir_fd, const char *name)
 	*l = (struct sv_logfile){ .dir_fd = dir_fd,
 		.fd = -EBADF,
 		.tokens = SV_LOGFILE_BURST,
-		.filled_usec = log_now_usec() };
+		.filled_usec = clock_usec(CLOCK_MONOTONIC) };
 	snprintf(l->name, sizeof l->name, "%s", name);
 }
 
@@ -69,7 +62,7 @@ static void log_rotate(struct sv_logfile *l)
 
 static size_t log_take_tokens(struct sv_logfile *l, size_t want)
 {
-	uint64_t now = log_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
 	l->tokens += (now - l->filled_usec) * SV_LOGFILE_RATE / 1000000;
 	if (l->tokens > SV_LOGFILE_BURST)

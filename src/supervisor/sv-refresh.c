@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "control-error.h"
 #include "control-server.h"
 #include "fd.h"
@@ -33,14 +34,6 @@
 #include "sv.h"
 
 #define REFRESH_AGAIN_USEC (UINT64_C(5) * 1000)
-
-static uint64_t refresh_now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 /* It was not to be: all goes on as before. */
 static void refresh_fail(struct sv *sv, int error, const char *cause, const char *next)
@@ -121,7 +114,7 @@ static int refresh_exec(struct sv *sv, const struct sv_saved *s, const char *pro
 	if (r >= 0) {
 		if (sv->status.ready_usec)
 			sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-				(unsigned long long)refresh_now_usec());
+				(unsigned long long)clock_usec(CLOCK_MONOTONIC));
 		execv(program, (char *const *)argv);
 		r = -errno;
 		if (sv->status.ready_usec)
@@ -184,7 +177,7 @@ static int refresh_on_timer(sd_event_source *source, uint64_t usec, void *userda
 		refresh_go(sv, s);
 	else if (r < 0 && r != -EBUSY)
 		refresh_fail(sv, -EIO, strerror(-r), NULL);
-	else if (refresh_now_usec() >= sv->refresh.until_usec || refresh_again(sv) < 0)
+	else if (clock_usec(CLOCK_MONOTONIC) >= sv->refresh.until_usec || refresh_again(sv) < 0)
 		refresh_fail(sv, -EBUSY, why, "try again");
 	sv_state_free(s);
 	return 0;
@@ -211,7 +204,7 @@ void sv_refresh_ask(struct sv *sv, struct control_call *call, const char *progra
 		return;
 	}
 	sv->refresh.call = call;
-	sv->refresh.until_usec = refresh_now_usec() + SV_REFRESH_QUIET_USEC;
+	sv->refresh.until_usec = clock_usec(CLOCK_MONOTONIC) + SV_REFRESH_QUIET_USEC;
 }
 
 void sv_refresh_forget(struct sv *sv, struct control_call *call)

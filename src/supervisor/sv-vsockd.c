@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "fd.h"
 #include "fdpass.h"
 #include "log.h"
@@ -26,14 +27,6 @@
 #define VSOCKD_STATE_BYTES 4096
 
 #define VSOCKD_YOUNG_USEC  (UINT64_C(1) * 1000000)
-
-static uint64_t vsockd_now_usec(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 void sv_vsockd_init(struct sv *sv)
 {
@@ -114,7 +107,7 @@ static int keeper_obey(struct sv *sv, const struct keeper_msg *m, int *fd)
 	case KEEPER_DROP: v->slots[m->slot] = fd_close(v->slots[m->slot]); return 0;
 	case KEEPER_UP:
 		log_debug("%s: uvms-vsockd is up after %llu ms", sv->spec.name,
-			(unsigned long long)(vsockd_now_usec() - v->started_usec) / 1000);
+			(unsigned long long)(clock_usec(CLOCK_MONOTONIC) - v->started_usec) / 1000);
 		(void)sv_handover_told(sv, KEEPER_UP);
 		return 0;
 	case KEEPER_STAYS: return sv_handover_told(sv, KEEPER_STAYS) ? 0 : -EPROTO;
@@ -145,7 +138,7 @@ static int keeper_receive(struct sv *sv)
 		return 0;
 	if (n <= 0)
 		return n < 0 ? (int)n : -ECONNRESET;
-	if (!ratelimit_pass(&v->messages, vsockd_now_usec(), &suppressed))
+	if (!ratelimit_pass(&v->messages, clock_usec(CLOCK_MONOTONIC), &suppressed))
 		return -EDQUOT;
 	r = keeper_wire_get(bytes, (size_t)n, n_fds, &m);
 	if (r == 0)
@@ -199,7 +192,7 @@ int sv_vsockd_adopt(struct sv *sv, int keeper_fd_consume)
 	v->pinging = false;
 	if (v->ping_timer)
 		sd_event_source_set_enabled(v->ping_timer, SD_EVENT_OFF);
-	v->started_usec = vsockd_now_usec();
+	v->started_usec = clock_usec(CLOCK_MONOTONIC);
 	v->messages = (struct ratelimit){ .interval_usec = SV_VSOCKD_WINDOW_USEC,
 		.burst = SV_VSOCKD_MESSAGES };
 	v->keeper_fd = keeper_fd_consume;
@@ -343,7 +336,7 @@ int sv_vsockd_start(struct sv *sv)
 /* -ELOOP: one too many within the window. */
 static int count_death(struct sv_vsockd *v)
 {
-	uint64_t now = vsockd_now_usec();
+	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 	uint32_t suppressed;
 
 	if (!ratelimit_pass(&v->deaths, now, &suppressed))
@@ -413,5 +406,5 @@ void sv_vsockd_release(struct sv *sv)
 
 bool sv_vsockd_is_young(const struct sv *sv)
 {
-	return vsockd_now_usec() - sv->vsockd.started_usec < VSOCKD_YOUNG_USEC;
+	return clock_usec(CLOCK_MONOTONIC) - sv->vsockd.started_usec < VSOCKD_YOUNG_USEC;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "fd.h"
 #include "file.h"
 #include "lease.h"
@@ -187,14 +188,12 @@ static int sweep_keep(int runtime_fd, int vm_fd)
 {
 	CLEANUP_CLOSE int dir = openat(runtime_fd, "current", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct vm_status s = { 0 };
-	struct timespec now;
 	int r;
 
 	if (dir < 0)
 		return -errno;
-	clock_gettime(CLOCK_REALTIME, &now);
 	(void)vm_status_read_at(dir, "status", &s);
-	s.stopped_usec = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+	s.stopped_usec = clock_usec(CLOCK_REALTIME);
 	r = str_set(&s.state, "stopped");
 	if (r == 0)
 		r = str_set(&s.outcome, "crashed");

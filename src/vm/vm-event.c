@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "json-codec.h"
 #include "str.h"
 #include "vm-dirs.h"
@@ -27,14 +28,6 @@ static const struct json_field event_fields[] = {
 	JSON_FIELD(struct vm_event, cause, JSON_STR),
 	JSON_FIELD(struct vm_event, incarnation, JSON_STR),
 };
-
-static uint64_t event_now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 /* Only the one who sees the full file still under its name moves it. */
 static void event_rotate(int state, int fd)
@@ -82,7 +75,7 @@ int vm_event_append(const struct vm_dirs *dirs, const struct vm_event *e)
 	if (state < 0)
 		return state;
 	if (!copy.time_usec)
-		copy.time_usec = event_now();
+		copy.time_usec = clock_usec(CLOCK_REALTIME);
 	if (copy.cause) {
 		event_cut(cause, copy.cause);
 		copy.cause = cause;

@@ -14,6 +14,7 @@
 #include <x86intrin.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "file.h"
 #include "str.h"
 #include "vm-dirs.h"
@@ -33,14 +34,6 @@ struct accel_vm {
 	struct kvm_run *run; /* owned: run_size */
 	size_t run_size;
 };
-
-static uint64_t accel_now_usec(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 static void accel_vm_finish(struct accel_vm *v)
 {
@@ -122,15 +115,15 @@ static int accel_vm_time(struct accel_vm *v, uint64_t *ret_usec)
 	 */
 	struct itimerval tick = { { 0, ACCEL_TICK_USEC }, { 0, ACCEL_LIMIT_USEC } }, off = { 0 };
 	struct sigaction act = { .sa_handler = accel_on_alarm }, old;
-	uint64_t wall = accel_now_usec(CLOCK_MONOTONIC);
-	uint64_t cpu = accel_now_usec(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t wall = clock_usec(CLOCK_MONOTONIC);
+	uint64_t cpu = clock_usec(CLOCK_THREAD_CPUTIME_ID);
 	int r = 0;
 
 	sigaction(SIGALRM, &act, &old);
 	setitimer(ITIMER_REAL, &tick, NULL);
 	do {
-		if (accel_now_usec(CLOCK_THREAD_CPUTIME_ID) - cpu >= ACCEL_LIMIT_USEC ||
-			accel_now_usec(CLOCK_MONOTONIC) - wall >= ACCEL_WALL_USEC)
+		if (clock_usec(CLOCK_THREAD_CPUTIME_ID) - cpu >= ACCEL_LIMIT_USEC ||
+			clock_usec(CLOCK_MONOTONIC) - wall >= ACCEL_WALL_USEC)
 			r = -ETIME;
 		else if (ioctl(v->vcpu, KVM_RUN, 0) < 0 && errno != EINTR)
 			r = -errno;
@@ -141,7 +134,7 @@ static int accel_vm_time(struct accel_vm *v, uint64_t *ret_usec)
 	} while (r == 0);
 	setitimer(ITIMER_REAL, &off, NULL);
 	sigaction(SIGALRM, &old, NULL);
-	*ret_usec = accel_now_usec(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	*ret_usec = clock_usec(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	return r;
 }
 
