@@ -2,7 +2,8 @@
 #pragma once
 
 /*
- * Gives up what a device process never needs, irrevocably: no_new_privs, no capability in any set (the bounding set as far as allowed), no core dump.
+ * Gives up what a device process never needs, irrevocably: no_new_privs, no capability in any set (the
+ * bounding set as far as allowed), no core dump.
  * 0 or -errno; -errno leaves the process partly confined: exit then.
  */
 int sandbox_drop_privileges(void);

@@ -32,7 +32,7 @@
 #define NET_PREFIX    24
 #define NET_PASST_MAC "02:75:76:6d:73:01"
 
-/* What passt takes in one frame; its guests' segments are reassembled by nobody. */
+/* The largest that passt takes in one frame (passt(1), --mtu). */
 #define NET_MTU       65520
 
 #define NET_RESTARTS  5
@@ -67,10 +67,13 @@ static bool net_needs_low_ports(const struct sv *sv)
 static int net_arguments(const struct sv *sv, const char *program, char ***args)
 {
 	static const char *const fixed[] = { "--foreground", "--stderr", "--fd", "3", "--address",
-		NET_GUEST, "--netmask", "24", "--gateway", NET_GATEWAY, "--mac-addr", NET_PASST_MAC,
-		"--dns-forward", NET_DNS, "--no-map-gw" };
+		NET_GUEST, "--gateway", NET_GATEWAY, "--mac-addr", NET_PASST_MAC, "--dns-forward",
+		NET_DNS, "--no-map-gw" };
 	int r = strv_push(args, program);
 
+	if (r == 0)
+		r = strv_push(args, "--netmask");
+	r = r ? r : strv_pushf(args, "%d", NET_PREFIX);
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(fixed); i++)
 		r = strv_push(args, fixed[i]);
 	if (r == 0 && net_needs_low_ports(sv)) {

@@ -115,12 +115,6 @@ static void undo_kernel(struct sv *sv)
 	sv->vmm_fds[VMM_FD_KERNEL] = fd_close(sv->vmm_fds[VMM_FD_KERNEL]);
 }
 
-static void hex_to_bytes(const char *hex, uint8_t *out, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		sscanf(hex + 2 * i, "%2hhx", &out[i]);
-}
-
 /* The strings stay borrowed from static memory and the spec, behind its second colon cut off here. */
 static int describe_volumes(struct sv *sv, struct boot_desc *d)
 {
@@ -149,6 +143,7 @@ static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
 	const struct vm_spec *s = &sv->spec;
 	struct timespec now;
 	char id[33];
+	int r;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	d->mode = s->command || s->attached ? BOOT_DESC_COMMAND : BOOT_DESC_INIT;
@@ -158,7 +153,9 @@ static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
 		return -EIO;
 	d->realtime_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 	vm_name_id("machine-id", s->name, id);
-	hex_to_bytes(id, d->machine_id, sizeof d->machine_id);
+	r = str_unhex(d->machine_id, id, sizeof d->machine_id);
+	if (r < 0)
+		return r;
 	d->root_size_bytes = s->root_bytes;
 	d->hostname = wire_str_from(s->name);
 	d->env = wire_strv_from((const char *const *)s->env);

@@ -120,21 +120,18 @@ static int status_look_live(const struct vm_dirs *dirs, const char *vm_name, str
 
 static int status_look_last(const struct vm_dirs *dirs, const char *vm_name, struct vm_status *ret)
 {
+	CLEANUP_CLOSE int opened = dirs->vms_fd >= 0 ? -EBADF : vm_dirs_open_vms(dirs);
 	CLEANUP_CLOSE int vm = -EBADF;
 	struct vm_spec spec = { 0 };
 	char path[VM_NAME_MAX + sizeof "/last/status.json"];
-	int r = -ENOENT;
+	int vms = dirs->vms_fd >= 0 ? dirs->vms_fd : opened, r;
 
-	if (dirs->vms_fd >= 0) {
-		snprintf(path, sizeof path, "%s/last/status.json", vm_name);
-		r = vm_status_read_at(dirs->vms_fd, path, ret);
-	}
-	if (r < 0) {
-		vm = vm_dirs_open_vm(dirs, vm_name, false);
-		r = vm < 0 ? vm : vm_status_read_at(vm, "last/status.json", ret);
-	}
-	if (r >= 0)
+	if (vms < 0)
+		return vms;
+	snprintf(path, sizeof path, "%s/last/status.json", vm_name);
+	if (vm_status_read_at(vms, path, ret) >= 0)
 		return str_set(&ret->state, "stopped");
+	vm = vm_dirs_open_vm(dirs, vm_name, false);
 	if (vm < 0)
 		return vm;
 	*ret = (struct vm_status){ 0 };
