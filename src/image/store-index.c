@@ -8,6 +8,7 @@
 #include "cleanup.h"
 #include "file.h"
 #include "json-codec.h"
+#include "lock.h"
 #include "oci.h"
 #include "store-impl.h"
 #include "str.h"
@@ -19,15 +20,12 @@ int store_index_lock(struct store *s)
 {
 	CLEANUP_CLOSE int fd =
 		openat(s->dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int r;
 
 	if (fd < 0)
 		return -errno;
-	while (fcntl(fd, F_OFD_SETLKW, &lock) < 0) {
-		if (errno != EINTR)
-			return -errno;
-	}
-	return TAKE_FD(fd);
+	r = lock_wait(fd);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 int store_index_read(struct store *s, struct json_object **ret, char **ret_reason)

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "file.h"
+#include "lock.h"
 #include "store-impl.h"
 #include "str.h"
 #include "tool.h"
@@ -39,7 +39,7 @@ static void store_temp_sweep_one(int parent, const char *name)
 {
 	CLEANUP_CLOSE int fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+	if (fd >= 0 && lock_named_take(fd) == 0)
 		store_temp_remove(parent, name);
 }
 
@@ -60,16 +60,6 @@ void store_temp_sweep(struct store *s)
 	closedir(d);
 }
 
-/* Between its birth and flock() a sweep may take it away: then there is another try. */
-static int store_temp_hold(struct store_temp *t)
-{
-	struct stat st;
-
-	if (flock(t->fd, LOCK_EX | LOCK_NB) < 0 || fstat(t->fd, &st) < 0)
-		return -errno;
-	return st.st_nlink == 0 ? -EAGAIN : 0;
-}
-
 static int store_temp_make(struct store_temp *t, bool directory)
 {
 	int flags = O_CLOEXEC | O_NOFOLLOW;
@@ -83,18 +73,19 @@ static int store_temp_make(struct store_temp *t, bool directory)
 	flags |= directory ? O_RDONLY | O_DIRECTORY : O_RDWR | O_CREAT | O_EXCL;
 	t->fd = openat(t->parent, t->name, flags, 0600);
 	if (t->fd < 0)
-		return -errno;
-	r = store_temp_hold(t);
+		return directory && errno == ENOENT ? -EAGAIN : -errno;
+	r = lock_named_take(t->fd);
 	if (r < 0)
 		store_temp_finish(t);
 	return r;
 }
 
+/* Between its birth and its lock a sweep may take it away: then there is another try. */
 static int store_temp_try(struct store_temp *t, bool directory)
 {
 	int r = -EAGAIN;
 
-	for (int i = 0; i < 8 && (r == -EAGAIN || r == -EWOULDBLOCK); i++)
+	for (int i = 0; i < 8 && (r == -EAGAIN || r == -EBUSY); i++)
 		r = store_temp_make(t, directory);
 	return r;
 }

@@ -2,7 +2,7 @@
  * What builders have in hand, inside the store so that it can become a blob by a link.
  *
  * A file has no name at all where the file system can do that (O_TMPFILE); else, like a directory,
- * it is held by flock(2) and whatever nobody holds any more is swept when the next one is made: a
+ * it is locked (lock.h) and whatever nobody holds any more is swept when the next one is made: a
  * killed builder leaves nothing for good.
  */
 #pragma once

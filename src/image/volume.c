@@ -6,28 +6,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "fd.h"
 #include "file.h"
+#include "lock.h"
 #include "str.h"
 #include "tool.h"
 
 #define VOLUME_DISK "disk"
 #define VOLUME_NEW  "disk.new"
-
-/* 0, or -EBUSY. */
-static int volume_lock(int fd)
-{
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
-	return 0;
-}
 
 /* Without reserved blocks: no root of the host will ever need them. */
 static int volume_format(int dir, const char *name, char **ret_reason)
@@ -85,14 +75,12 @@ static int volume_hold(int volumes_fd, const char *name, bool create)
 	CLEANUP_CLOSE int dir =
 		create ? file_mkdir_at(volumes_fd, name, 0700)
 		       : openat(volumes_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	struct stat st;
+	int r;
 
 	if (dir < 0)
 		return create ? dir : -errno;
-	if (flock(dir, LOCK_EX) < 0 || fstat(dir, &st) < 0)
-		return -errno;
-	/* removed while we waited */
-	return st.st_nlink == 0 ? -EAGAIN : TAKE_FD(dir);
+	r = lock_named_wait(dir);
+	return r < 0 ? r : TAKE_FD(dir);
 }
 
 static int volume_check_size(int fd, const char *name, uint64_t size_bytes, char **ret_reason)
@@ -132,7 +120,7 @@ int volume_open(int volumes_fd, const char *name, uint64_t size_bytes, char **re
 	r = volume_check_size(fd, name, size_bytes, ret_reason);
 	if (r < 0)
 		return r;
-	r = volume_lock(fd);
+	r = lock_take(fd);
 	if (r == -EBUSY)
 		*ret_reason = str_printf("volume %s is in use by another VM", name);
 	return r < 0 ? r : TAKE_FD(fd);
@@ -143,20 +131,23 @@ int volume_look(int volumes_fd, const char *name, struct volume *ret)
 	CLEANUP_CLOSE int dir =
 		openat(volumes_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	CLEANUP_CLOSE int fd = -EBADF;
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 	struct stat st;
+	int held;
 
 	if (dir < 0)
 		return -errno;
 	fd = volume_open_disk(dir);
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &st) < 0 || fcntl(fd, F_OFD_GETLK, &lock) < 0)
+	held = lock_is_held(fd);
+	if (held < 0)
+		return held;
+	if (fstat(fd, &st) < 0)
 		return -errno;
 	*ret = (struct volume){ .name = strdup(name),
 		.size_bytes = (uint64_t)st.st_size,
 		.used_bytes = (uint64_t)st.st_blocks * 512,
-		.in_use = lock.l_type != F_UNLCK };
+		.in_use = held };
 	return ret->name ? 0 : -ENOMEM;
 }
 
@@ -203,6 +194,6 @@ int volume_remove(int volumes_fd, const char *name)
 	if (dir < 0)
 		return dir;
 	fd = volume_open_disk(dir);
-	r = fd == -ENOENT ? 0 : fd < 0 ? fd : volume_lock(fd);
+	r = fd == -ENOENT ? 0 : fd < 0 ? fd : lock_take(fd);
 	return r < 0 ? r : file_remove_tree_at(volumes_fd, name);
 }

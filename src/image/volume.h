@@ -1,8 +1,8 @@
 /*
  * Volumes: writable disks that outlive the VMs that use them.
  *
- * STATE/volumes/NAME/disk is a sparse raw file with an ext4 file system. Whoever uses one holds an OFD
- * lock on the open file, which every process that inherits the descriptor shares: it is free exactly
+ * STATE/volumes/NAME/disk is a sparse raw file with an ext4 file system. Whoever uses one holds a
+ * lock (lock.h) on the open file, which every process that inherits the descriptor shares: it is free exactly
  * when the last of them is gone. It is made under another name and renamed, so a volume that is there
  * is whole.
  */

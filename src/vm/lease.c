@@ -9,31 +9,26 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "file.h"
+#include "lock.h"
 #include "str.h"
 #include "vm-name.h"
 
 int lease_lock_at(int dirfd, const char *name)
 {
 	CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int r;
 
 	if (fd < 0)
 		return -errno;
-	if (fcntl(fd, F_OFD_SETLK, &lock) < 0)
-		return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
-	return TAKE_FD(fd);
+	r = lock_take(fd);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 int lease_is_held_at(int dirfd, const char *name)
 {
 	CLEANUP_CLOSE int fd = openat(dirfd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
 
-	if (fd < 0)
-		return -errno;
-	if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
-		return -errno;
-	return lock.l_type != F_UNLCK;
+	return fd < 0 ? -errno : lock_is_held(fd);
 }
 
 /* Names that collide look at this many numbers: the same window for finding and for claiming. */

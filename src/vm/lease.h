@@ -1,9 +1,8 @@
 /*
  * Leases: locks that live as long as the processes which hold them, and numbers kept for a name.
  *
- * A lock is an OFD lock (fcntl(2), F_OFD_SETLK) on an open file description; every process that
- * inherits the descriptor holds it, so it is free exactly when the last of them is gone. Asking
- * (F_OFD_GETLK) takes nothing, so looking never makes a start fail.
+ * A lock is one of lock.h: every process that inherits the descriptor holds it, and asking takes nothing, so
+ * looking never makes a start fail.
  *
  * A number (a CID, a uid) is the file STATE/leases/KIND-N whose content is the name that owns it. It
  * starts at hash(name) and probes upwards; it stays that name's until lease_forget().

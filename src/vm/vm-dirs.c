@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "file.h"
+#include "lock.h"
 #include "str.h"
 
 #define HIDDEN_PREFIX ".vm-"
@@ -167,7 +167,7 @@ static void hidden_sweep_one(int vms, const char *name)
 {
 	CLEANUP_CLOSE int fd = dir_open(vms, name);
 
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+	if (fd >= 0 && lock_named_take(fd) == 0)
 		(void)file_remove_tree_at(vms, name);
 }
 
@@ -191,7 +191,6 @@ static void hidden_sweep(int vms)
 static int hidden_make(int vms, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
 {
 	CLEANUP_CLOSE int fd = -EBADF;
-	struct stat st;
 	int r = hidden_name(ret_hidden);
 
 	if (r < 0)
@@ -199,11 +198,10 @@ static int hidden_make(int vms, char ret_hidden[static VM_DIRS_HIDDEN_MAX])
 	fd = file_mkdir_at(vms, ret_hidden, 0711);
 	if (fd < 0)
 		return fd == -ENOENT ? -EAGAIN : fd;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? -EAGAIN : -errno;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	return st.st_nlink == 0 ? -EAGAIN : TAKE_FD(fd);
+	r = lock_named_take(fd);
+	if (r < 0)
+		return r == -EBUSY ? -EAGAIN : r;
+	return TAKE_FD(fd);
 }
 
 int vm_dirs_new_vm(const struct vm_dirs *d, char ret_hidden[static VM_DIRS_HIDDEN_MAX])

@@ -35,7 +35,7 @@ int vm_dirs_open_vm(const struct vm_dirs *d, const char *vm_name, int create);
 
 /*
  * A VM comes to be known, and is forgotten, in one step: its directory is filled under a hidden name, which
- * is locked (flock), and renamed; it is hidden again before it is removed. What a killed process left hidden
+ * is locked (lock.h), and renamed; it is hidden again before it is removed. What a killed process left hidden
  * is swept when the next one is made.
  */
 #define VM_DIRS_HIDDEN_MAX 32

@@ -5,7 +5,6 @@
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "json-codec.h"
+#include "lock.h"
 #include "str.h"
 #include "vm-dirs.h"
 
@@ -34,7 +34,7 @@ static void event_rotate(int state, int fd)
 {
 	struct stat here, there;
 
-	if (flock(fd, LOCK_EX) < 0 || fstat(fd, &here) < 0 ||
+	if (lock_named_wait(fd) < 0 || fstat(fd, &here) < 0 ||
 		fstatat(state, VM_EVENT_FILE, &there, AT_SYMLINK_NOFOLLOW) < 0)
 		return;
 	if (here.st_ino == there.st_ino && here.st_dev == there.st_dev)
