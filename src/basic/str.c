@@ -57,6 +57,26 @@ size_t str_escape(char *out, size_t size, const void *in, size_t len, const char
 	return n;
 }
 
+static bool str_is_name_byte(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '_' || c == '.' || c == '-';
+}
+
+size_t str_span_name(const char *s, size_t max)
+{
+	size_t n = 0;
+
+	while (n < max && str_is_name_byte(s[n]))
+		n++;
+	return n;
+}
+
+bool str_is_name(const char *s, size_t len, size_t max)
+{
+	return len >= 1 && len <= max && *s != '.' && str_span_name(s, len) == len;
+}
+
 size_t str_distance(const char *a, const char *b)
 {
 	size_t row[65], la = strlen(a), lb = strlen(b);

@@ -33,6 +33,15 @@ int str_set(char **p, const char *s);
  */
 size_t str_escape(char *out, size_t size, const void *in, size_t len, const char *keep);
 
+/*
+ * How many of the first bytes of S, at most MAX and none behind a NUL, are of A-Z a-z 0-9 _ . and -: what names of
+ * things are made of that become files, serial numbers or tags. The same in every locale.
+ */
+size_t str_span_name(const char *s, size_t max);
+
+/* S of LEN bytes is such a name: 1 … MAX of them, not beginning with a dot. */
+bool str_is_name(const char *s, size_t len, size_t max);
+
 /* Edit distance, for "did you mean"; inputs longer than 64 bytes count as far (SIZE_MAX). */
 size_t str_distance(const char *a, const char *b);
 

@@ -1,6 +1,7 @@
 #include "cleanup.h"
 #include "str.h"
 #include "unit.h"
+#include <ctype.h>
 #include <errno.h>
 
 static void escapes(void **state)
@@ -32,6 +33,25 @@ static void hex(void **state)
 	assert_int_equal(str_unhex(bytes, "0a f", 2), -EINVAL);
 }
 
+static void names(void **state)
+{
+	assert_int_equal(str_span_name("aZ09_.-/x", SIZE_MAX), 7);
+	assert_int_equal(str_span_name("abc", 2), 2);
+	assert_int_equal(str_span_name("", 9), 0);
+	assert_true(str_is_name("a.b", 3, 3));
+	assert_true(str_is_name("-a", 2, 64));
+	assert_false(str_is_name("a.b", 3, 2));
+	assert_false(str_is_name("", 0, 64));
+	assert_false(str_is_name(".a", 2, 64));
+	assert_false(str_is_name("..", 2, 64));
+	for (int c = 0; c < 256; c++) {
+		char s[] = { 'a', (char)c };
+
+		assert_int_equal(
+			str_is_name(s, 2, 64), c < 128 && (isalnum(c) || (c && strchr("_.-", c))));
+	}
+}
+
 static void distances(void **state)
 {
 	assert_int_equal(str_distance("", ""), 0);
@@ -57,6 +77,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(escapes),
 		cmocka_unit_test(hex),
+		cmocka_unit_test(names),
 		cmocka_unit_test(distances),
 		cmocka_unit_test(vectors),
 	};

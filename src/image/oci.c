@@ -10,7 +10,6 @@
 
 static const char lower_digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
 static const char name_bytes[] = "abcdefghijklmnopqrstuvwxyz0123456789._/-";
-static const char tag_bytes[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
 bool oci_digest_is_valid(const char *digest)
 {
@@ -36,7 +35,7 @@ const char *oci_name_problem(const char *name)
 	n = strspn(name, name_bytes);
 	if (name[n] == ':' && name[n + 1]) {
 		n++;
-		n += strspn(name + n, tag_bytes);
+		n += str_span_name(name + n, SIZE_MAX);
 	}
 	return name[n] ? "only a-z, 0-9, '.', '_', '/', '-' and one ':TAG' may be in it" : NULL;
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <sys/param.h>
 
+#include "str.h"
+
 static const char magic[8] = { 'U', 'V', 'M', 'S', 'B', 'O', 'O', 'T' };
 
 static void require(struct wire *w, bool ok)
@@ -26,14 +28,7 @@ static void xfer_head(struct wire *w)
 static void xfer_name(struct wire *w, struct wire_str *s, uint32_t max)
 {
 	wire_str(w, s, max);
-	require(w, s->len > 0);
-	for (uint32_t i = 0; w->error == 0 && i < s->len; i++) {
-		char c = s->s[i];
-
-		require(w, (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-				   (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-				   (c == '.' && i > 0));
-	}
+	require(w, w->error == 0 && str_is_name(s->s, s->len, max));
 }
 
 static bool has_dot_dot(const struct wire_str *s)

@@ -63,13 +63,7 @@ static bool spec_is_one_of(const char *s, const char *const *list)
 
 int vm_spec_check_credential(const char *name)
 {
-	static const char set[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
-	size_t len = strlen(name);
-
-	return len >= 1 && len <= VM_CREDENTIAL_NAME_MAX && *name != '.' && strspn(name, set) == len
-		       ? 0
-		       : -EINVAL;
+	return str_is_name(name, strlen(name), VM_CREDENTIAL_NAME_MAX) ? 0 : -EINVAL;
 }
 
 static char *spec_network_fault(const struct vm_spec *s)

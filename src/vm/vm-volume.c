@@ -9,13 +9,9 @@
 
 int vm_volume_check_name(const char *name)
 {
-	static const char set[] =
-		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
-	size_t len = strlen(name);
-
-	if (len < 1 || len > VM_VOLUME_NAME_MAX || strspn(name, set) != len)
+	if (!str_is_name(name, strlen(name), VM_VOLUME_NAME_MAX))
 		return -EINVAL;
-	return strchr("_.-", *name) ? -EINVAL : 0;
+	return *name == '_' || *name == '-' ? -EINVAL : 0;
 }
 
 static const char *volume_path_fault(const char *path)
