@@ -21,6 +21,7 @@
 #include "sv-actions.h"
 #include "sv-children.h"
 #include "sv-control.h"
+#include "sv-events.h"
 #include "sv-handover.h"
 #include "sv-plan.h"
 #include "sv-refresh.h"
@@ -50,7 +51,8 @@ static void sv_init(struct sv *sv)
 		.life_fd = -EBADF,
 		.client_fd = arg_client_fd,
 		.owned = arg_owned,
-		.lingering = SV_HAPPENINGS };
+		.lingering = SV_HAPPENINGS,
+		.events = { .interval_usec = SV_EVENTS_WINDOW_USEC, .burst = SV_EVENTS_MAX } };
 	for (size_t i = 0; i < SV_FDS_MAX; i++)
 		sv->vmm_fds[i] = -EBADF;
 	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);

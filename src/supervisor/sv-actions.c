@@ -148,10 +148,12 @@ static void do_ready(struct sv *sv)
 {
 	set_deadline(sv, 0);
 	malloc_trim(0); /* what the start needed; from here on little is */
+	sd_notify(0, "READY=1");
+	/* once: a guest may reboot as often as it likes, and the status counts that */
+	log_at(sv->status.ready_usec == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "%s: ready (%s)",
+		sv->spec.name, sv->status.ready);
 	if (sv->status.ready_usec == 0)
 		sv->status.ready_usec = clock_usec(CLOCK_REALTIME);
-	sd_notify(0, "READY=1");
-	log_info("%s: ready (%s)", sv->spec.name, sv->status.ready);
 }
 
 static void do_reboot(struct sv *sv)

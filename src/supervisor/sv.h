@@ -149,7 +149,8 @@ struct sv {
 	bool in_queue;
 
 	uint64_t stop_timeout_usec;
-	bool guest_shutdown; /* the VMM said that the guest powered off */
+	struct ratelimit events; /* of this incarnation: sv-events */
+	bool guest_shutdown;     /* the VMM said that the guest powered off */
 	bool finished;
 	size_t steps_done;
 	bool owned;                   /* the VM ends with the starter's connection */

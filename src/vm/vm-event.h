@@ -4,7 +4,8 @@
  * Theory of operation. Every process that changes a VM (its supervisor, `run`, `rm`, the sweep of a killed
  * one) appends one line of at most VM_EVENT_LINE_MAX bytes with a single write(2), so lines never mix. When
  * the file has VM_EVENT_FILE_MAX bytes it becomes STATE/events.1, taking the place of the one before it:
- * that is all that is kept, and all the room it takes. Readers watch the directory (inotify). A realm that
+ * that is all that is kept, and all the room it takes. How much of it one VM may take is its supervisor's to
+ * limit (sv-events.h). Readers watch the directory (inotify). A realm that
  * cannot write (a full disk) loses events, nothing else.
  */
 #pragma once
@@ -21,11 +22,11 @@ struct vm_dirs;
 #define VM_EVENT_LINE_MAX 4096
 
 struct vm_event {
-	uint64_t time_usec;  /* CLOCK_REALTIME; 0: now */
-	const char *vm;      /* owned when read, borrowed when written; so are all */
-	const char *event;   /* created, state, ready, reboot, vsockd, network, process, removed */
-	const char *state;   /* the state that the VM is in now */
-	const char *was;     /* with "state": the one before */
+	uint64_t time_usec; /* CLOCK_REALTIME; 0: now */
+	const char *vm;     /* owned when read, borrowed when written; so are all */
+	const char *event; /* created, state, vsockd, network, process, refresh, omitted, removed */
+	const char *state; /* the state that the VM is in now */
+	const char *was;   /* with "state": the one before */
 	const char *outcome; /* with "state": how it ended */
 	const char *cause;   /* one line */
 	const char *incarnation;

@@ -102,6 +102,23 @@ def starts(c):
     c.end(vm, "clean")
 
 
+def reboots(c):
+    """A guest that reboots again and again does not push out what is kept of the others."""
+    vm = c.start("resets")
+    end = time.monotonic() + 60
+    while (c.host.status(vm)["boots"] < 201 or c.host.status(vm)["state"] != "running") and time.monotonic() < end:
+        time.sleep(0.1)
+    equal(c.host.status(vm)["boots"], 201, "boots")
+    c.end(vm, "clean")
+    kept = [json.loads(line) for line in c.host.out("events", "-a", "-n", "--json", vm).splitlines()]
+    told = [e for e in kept if e["event"] == "state"]
+    true(128 <= len(told) <= 128 + 3, f"{len(told)} changes of state are told")
+    equal([e["event"] for e in kept].count("omitted"), 1, "that others are left out")
+    equal((told[-2]["state"], told[-1]["state"], told[-1]["outcome"]), ("stopping (agent)", "stopped", "clean"), "the end")
+    log = c.host.out("logs", "--source=supervisor", vm)
+    equal(log.count(": ready ("), 1, "lines of it in the log")
+
+
 def control_socket(c):
     """Varlink as another client would speak it; bad manners cost the connection only."""
     vm = c.start()
@@ -663,7 +680,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, reboots, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

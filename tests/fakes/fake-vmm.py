@@ -110,6 +110,10 @@ def main():
         time.sleep(0.3)
         say("reset")
         c = agent()
+    for _ in range(200 if "resets" in fake else 0):
+        say("reset")
+        c.sock.close()
+        c = agent()
     while True:
         sources = [control] + ([c.sock] if c else [])
         ready, _, _ = select.select(sources, [], [])
