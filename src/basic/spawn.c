@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -192,6 +193,76 @@ int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd)
 		*ret_pid = pid;
 	*ret_pidfd = TAKE_FD(pidfd);
 	return 0;
+}
+
+struct apart_answer {
+	int r;
+	uint8_t bytes[SPAWN_APART_MAX];
+};
+
+/* In the child. Less than PIPE_BUF is written, so nobody need read meanwhile. */
+static void apart_work(pid_t parent, int writer, int (*work)(void *, void *), void *arg)
+{
+	struct apart_answer a = { 0 };
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent)
+		return;
+	a.r = work(arg, a.bytes);
+	fd_write_all(writer, &a, sizeof a);
+}
+
+/* Blocks. 0: it ended in order. */
+static int apart_wait(int pidfd)
+{
+	siginfo_t end;
+
+	do {
+		while (waitid(P_PIDFD, (id_t)pidfd, &end, WEXITED | WSTOPPED) < 0) {
+			if (errno != EINTR)
+				return -errno;
+		}
+		if (end.si_code == CLD_STOPPED)
+			pidfd_signal(pidfd, SIGKILL);
+	} while (end.si_code == CLD_STOPPED);
+	return end.si_code == CLD_EXITED ? 0 : -ECHILD;
+}
+
+int spawn_apart(int (*work)(void *arg, void *answer), void *arg, void *out, size_t len)
+{
+	CLEANUP_CLOSE int reader = -EBADF, writer = -EBADF, pidfd = -EBADF;
+	pid_t parent = getpid(), pid;
+	struct apart_answer a;
+	int pipefd[2], r;
+	ssize_t n;
+
+	assert(len <= sizeof a.bytes);
+	if (pipe2(pipefd, O_CLOEXEC) < 0)
+		return -errno;
+	reader = pipefd[0];
+	writer = pipefd[1];
+	pid = fork();
+	if (pid < 0)
+		return -errno;
+	if (pid == 0) {
+		apart_work(parent, writer, work, arg);
+		_exit(0);
+	}
+	writer = fd_close(writer);
+	pidfd = pidfd_open_pid(pid);
+	if (pidfd < 0) {
+		kill(pid, SIGKILL); /* our own unreaped child: the number is safe */
+		waitpid(pid, NULL, 0);
+		return pidfd;
+	}
+	r = apart_wait(pidfd);
+	if (r < 0)
+		return r;
+	n = fd_read_full(reader, &a, sizeof a);
+	if (n != sizeof a)
+		return n < 0 ? (int)n : -ECHILD;
+	if (a.r == 0)
+		memcpy(out, a.bytes, len);
+	return a.r;
 }
 
 int spawn_wait(int pidfd)

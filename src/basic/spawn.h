@@ -42,5 +42,15 @@ struct spawn {
  */
 int spawn_process(const struct spawn *s, pid_t *ret_pid, int *ret_pidfd);
 
+#define SPAWN_APART_MAX 256 /* bytes of an answer */
+
+/*
+ * Runs WORK in a child that dies with us, and waits for it: what it loads and how much memory it takes never is ours.
+ * Its answer, LEN bytes, becomes OUT. The child has all our descriptors and locks: WORK ends by itself and starts
+ * nothing. What WORK returned (0, or -errno and nothing in OUT); -ECHILD: it was killed, or stopped and therefore
+ * killed; others: there was no child.
+ */
+int spawn_apart(int (*work)(void *arg, void *answer), void *arg, void *out, size_t len);
+
 /* Waits for the end: the exit status, 128 + n for signal n, or -errno. PIDFD stays the caller's. */
 int spawn_wait(int pidfd);

@@ -1,9 +1,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -81,12 +83,89 @@ static void program_in_a_closed_directory(void **state)
 	assert_int_equal(file_remove_tree_at(AT_FDCWD, dir), 0);
 }
 
+static int answers(void *arg, void *answer)
+{
+	memcpy(answer, arg, 6);
+	return 0;
+}
+
+static int fails(void *arg, void *answer)
+{
+	memset(answer, 'x', SPAWN_APART_MAX);
+	return -ENOPKG;
+}
+
+static int raises(void *arg, void *answer)
+{
+	raise(*(int *)arg);
+	return 0;
+}
+
+static int exits(void *arg, void *answer)
+{
+	_exit(0);
+}
+
+static void work_apart(void **state)
+{
+	char word[6] = "hello", out[6] = "";
+
+	assert_int_equal(spawn_apart(answers, word, out, sizeof out), 0);
+	assert_string_equal(out, "hello");
+	assert_int_equal(spawn_apart(fails, NULL, out, sizeof out), -ENOPKG);
+	assert_string_equal(out, "hello");
+	assert_int_equal(spawn_apart(raises, &(int){ SIGKILL }, out, sizeof out), -ECHILD);
+	assert_int_equal(spawn_apart(raises, &(int){ SIGSTOP }, out, sizeof out), -ECHILD);
+	assert_int_equal(spawn_apart(exits, NULL, out, sizeof out), -ECHILD);
+	assert_string_equal(out, "hello");
+	/* every one was reaped */
+	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
+	assert_int_equal(errno, ECHILD);
+}
+
+static int says_and_stays(void *arg, void *answer)
+{
+	pid_t pid = getpid();
+
+	fd_write_all(*(int *)arg, &pid, sizeof pid);
+	for (;;)
+		pause();
+	return 0;
+}
+
+/* The pipe's end comes only when both have ended. */
+static void work_apart_dies_with_its_parent(void **state)
+{
+	CLEANUP_CLOSE int reader = -EBADF;
+	int out[2], status;
+	pid_t parent, child;
+	char end;
+
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	reader = out[0];
+	parent = fork();
+	if (parent == 0) {
+		spawn_apart(says_and_stays, &out[1], NULL, 0);
+		_exit(1);
+	}
+	close(out[1]);
+	assert_int_equal(fd_read_full(reader, &child, sizeof child), sizeof child);
+	assert_int_not_equal(child, parent);
+	kill(parent, SIGKILL);
+	assert_int_equal(waitpid(parent, &status, 0), parent);
+	struct pollfd p = { .fd = reader, .events = POLLIN };
+	assert_int_equal(poll(&p, 1, 5000), 1);
+	assert_int_equal(read(reader, &end, 1), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(only_named_descriptors),
 		cmocka_unit_test(missing_program),
 		cmocka_unit_test(program_in_a_closed_directory),
+		cmocka_unit_test(work_apart),
+		cmocka_unit_test(work_apart_dies_with_its_parent),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

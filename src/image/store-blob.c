@@ -23,6 +23,7 @@
 #include "json-codec.h"
 #include "oci.h"
 #include "sha256.h"
+#include "spawn.h"
 #include "store-impl.h"
 #include "str.h"
 
@@ -96,6 +97,17 @@ static bool store_blob_is_noted(struct store *s, const char *hex, const struct s
 	       str_eq(text, now->text);
 }
 
+static int store_blob_work(void *arg, void *answer)
+{
+	return store_blob_digest(*(int *)arg, answer);
+}
+
+/* A supervisor lives long and checks once: libcrypto is 400 KiB that it never has. */
+static int store_blob_digest_apart(int fd, char ret[static STORE_DIGEST_MAX + 1])
+{
+	return spawn_apart(store_blob_work, &fd, ret, STORE_DIGEST_MAX + 1);
+}
+
 /* 0: sound; -EBADMSG: not. What changes while it is hashed is not noted. */
 static int store_blob_check(struct store *s, int fd, const char *digest)
 {
@@ -106,7 +118,7 @@ static int store_blob_check(struct store *s, int fd, const char *digest)
 	r = store_blob_describe(fd, &before);
 	if (r < 0 || store_blob_is_noted(s, digest + 7, &before))
 		return r;
-	r = store_blob_digest(fd, found);
+	r = store_blob_digest_apart(fd, found);
 	if (r < 0)
 		return r;
 	if (!str_eq(found, digest))
@@ -123,6 +135,32 @@ static int store_blob_open(struct store *s, const char *digest)
 	return fd < 0 ? -errno : fd;
 }
 
+static char *store_blob_problem(const char *digest, int error)
+{
+	switch (error) {
+	case -ENOENT:
+		return str_printf("blob %s of the store is missing: remove what uses it and build "
+				  "or add it again",
+			digest);
+	case -ELOOP:
+	case -EBADMSG:
+		return str_printf("blob %s of the store is damaged (its SHA-256 is not its name "
+				  "any more): remove what uses it and build or add it again",
+			digest);
+	case -ECHILD:
+		return str_printf(
+			"blob %s of the store cannot be checked: the process that read it "
+			"was killed",
+			digest);
+	case -ENOPKG:
+		return str_printf(
+			"blob %s of the store cannot be checked: there is no libcrypto", digest);
+	default:
+		return str_printf(
+			"blob %s of the store cannot be checked: %s", digest, strerror(-error));
+	}
+}
+
 int store_open_blob(struct store *s, const char *digest, char **ret_reason)
 {
 	CLEANUP_CLOSE int fd = -EBADF;
@@ -133,19 +171,11 @@ int store_open_blob(struct store *s, const char *digest, char **ret_reason)
 		return -EBADMSG;
 	}
 	fd = store_blob_open(s, digest);
-	if (fd < 0 && fd != -ENOENT && fd != -ELOOP)
-		return fd;
 	r = fd < 0 ? fd : store_blob_check(s, fd, digest);
-	if (r == -ENOENT || r == -ELOOP || r == -EBADMSG) {
-		*ret_reason =
-			str_printf("blob %s of the store %s: remove what uses it and build or "
-				   "add it again",
-				digest,
-				r == -ENOENT ? "is missing"
-					     : "is damaged (its SHA-256 is not its name any more)");
-		return -EBADMSG;
-	}
-	return r < 0 ? r : TAKE_FD(fd);
+	if (r == 0)
+		return TAKE_FD(fd);
+	*ret_reason = store_blob_problem(digest, r);
+	return r == -ENOENT || r == -ELOOP ? -EBADMSG : r;
 }
 
 /* Under a name of its own first, then renamed: in place of a damaged blob. */

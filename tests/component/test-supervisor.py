@@ -102,6 +102,27 @@ def starts(c):
     c.end(vm, "clean")
 
 
+def checks_layers(c):
+    """What a supervisor must hash, a child of its own hashes: nothing of that stays."""
+    notes = c.host.state / "store/verified"
+    for note in notes.iterdir():
+        note.unlink()
+    vm = c.start()
+    true(list(notes.iterdir()), "nothing was hashed")
+    pid = c.host.status(vm)["supervisor_pid"]
+    true("libcrypto" not in pathlib.Path(f"/proc/{pid}/maps").read_text(), "libcrypto stays in the supervisor")
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    names = sorted(pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].rsplit(b"/")[-1] for child in children)
+    true(b"uvms-supervisor" not in names and b"" not in names, f"its children: {names}")
+    c.end(vm, "clean")
+    layer = max((c.host.state / "store/blobs/sha256").iterdir(), key=lambda blob: blob.stat().st_size)
+    layer.chmod(0o644)
+    with layer.open("r+b") as f:
+        f.write(b"damage")
+    c.start(check=1)
+    true(b"is damaged" in c.p.stderr, f"{c.p.stderr!r}")
+
+
 def reboots(c):
     """A guest that reboots again and again does not push out what is kept of the others."""
     vm = c.start("resets")
@@ -680,7 +701,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, reboots, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
