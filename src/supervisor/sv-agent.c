@@ -28,18 +28,22 @@
 #define AGENT_HOME_USEC  (UINT64_C(2) * 1000000) /* for its call after vsockd was replaced */
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
 #define AGENT_LINES_MAX  200
+#define AGENT_SMALL      256
 #define AGENT_TRIES      20
 #define AGENT_OPENINGS   CONTROL_CONNECTIONS_MAX /* each of them has one call at a time */
 
-/* One connection to v_1023, proven or not. */
+/*
+ * One connection to v_1023, proven or not. Its buffer has AGENT_SMALL bytes, which is all that a stranger may say at once
+ * and more than nearly every frame has; only while a larger one comes in it has AGENT_WIRE_FRAME_MAX.
+ */
 struct agent_home {
 	struct sv_agent *agent;      /* borrowed */
 	struct agent_home *next;     /* in agent->homes */
 	sd_event_source *io, *timer; /* owned */
 	int fd;                      /* owned */
 	bool proven;
-	size_t len;
-	uint8_t buf[AGENT_WIRE_FRAME_MAX];
+	size_t len, size;
+	uint8_t *buf; /* owned */
 };
 
 /* One session on its way. */
@@ -91,7 +95,37 @@ static void home_free(struct agent_home *h)
 	sd_event_source_disable_unref(h->io);
 	sd_event_source_disable_unref(h->timer);
 	fd_close(h->fd);
+	free(h->buf);
 	free(h);
+}
+
+static int home_resize(struct agent_home *h, size_t size)
+{
+	uint8_t *buf = h->size == size ? h->buf : realloc(h->buf, size);
+
+	if (!buf)
+		return -ENOMEM;
+	h->buf = buf;
+	h->size = size;
+	return 0;
+}
+
+/* In front of the others, with FD, which is taken over in any case; NULL: no memory. */
+static struct agent_home *home_new_consume(struct sv_agent *a, int fd, size_t size)
+{
+	struct agent_home *h = calloc(1, sizeof *h);
+
+	if (!h) {
+		fd_close(fd);
+		return NULL;
+	}
+	*h = (struct agent_home){ .agent = a, .fd = fd, .next = a->homes };
+	a->homes = h;
+	if (home_resize(h, size) < 0) {
+		home_free(h);
+		return NULL;
+	}
+	return h;
 }
 
 static int home_send(struct agent_home *h, const struct agent_wire_msg *m)
@@ -228,9 +262,10 @@ static int home_take_messages(struct agent_home *h)
 		ssize_t n = agent_wire_decode(h->buf, h->len, &m);
 		int r;
 
+		if (n == 0 && h->len == 0)
+			return home_resize(h, AGENT_SMALL);
 		if (n <= 0)
 			return (int)n;
-		/* a HELLO is small: until it came, nothing large is waited for */
 		r = home_on_message(h, &m);
 		if (r < 0)
 			return r;
@@ -244,9 +279,13 @@ static int home_take_messages(struct agent_home *h)
 static int home_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
 	struct agent_home *h = userdata;
-	size_t limit = h->proven ? sizeof h->buf : 256;
-	ssize_t n = h->len < limit ? read(fd, h->buf + h->len, limit - h->len) : 0;
+	ssize_t n = 0;
 
+	/* a HELLO is small: until it came, nothing large is waited for */
+	if (h->len == h->size && h->proven)
+		n = home_resize(h, AGENT_WIRE_FRAME_MAX);
+	if (n == 0 && h->len < h->size)
+		n = read(fd, h->buf + h->len, h->size - h->len);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (n <= 0) {
@@ -282,13 +321,9 @@ static int agent_on_listen(sd_event_source *s, int fd, uint32_t revents, void *u
 
 	if (peer < 0 || agent_strangers(a) >= SV_AGENT_STRANGERS)
 		return 0;
-	h = calloc(1, sizeof *h);
+	h = home_new_consume(a, TAKE_FD(peer), AGENT_SMALL);
 	if (!h)
 		return 0;
-	h->agent = a;
-	h->fd = TAKE_FD(peer);
-	h->next = a->homes;
-	a->homes = h;
 	if (sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h) < 0 ||
 		sd_event_add_time_relative(a->sv->event, &h->timer, CLOCK_MONOTONIC,
 			AGENT_HELLO_USEC, 0, home_on_timer, h) < 0)
@@ -613,15 +648,18 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 
 static int home_resume(struct sv_agent *a, const struct sv_agent_home_saved *s)
 {
-	struct agent_home *h = s->pending_len <= sizeof h->buf ? calloc(1, sizeof *h) : NULL;
+	size_t size = s->pending_len <= AGENT_SMALL ? AGENT_SMALL : AGENT_WIRE_FRAME_MAX;
+	struct agent_home *h;
 	int r;
 
+	if (s->pending_len > size)
+		return -EBADMSG;
+	h = home_new_consume(a, s->fd, size);
 	if (!h)
 		return -ENOMEM;
-	*h = (struct agent_home){ .agent = a, .fd = s->fd, .proven = s->proven, .next = a->homes };
+	h->proven = s->proven;
 	memcpy(h->buf, s->pending, s->pending_len);
 	h->len = s->pending_len;
-	a->homes = h;
 	if (s->control)
 		a->control = h;
 	r = sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h);

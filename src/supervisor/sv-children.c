@@ -37,7 +37,7 @@ bool sv_child_is_running(const struct sv_child *c)
 /* False at the end of the output. */
 static bool child_drain(struct sv_child *c)
 {
-	char text[8192];
+	char text[4096];
 	ssize_t n = read(c->output_fd, text, sizeof text);
 
 	if (n > 0)

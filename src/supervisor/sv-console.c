@@ -39,7 +39,7 @@ static void client_close(struct console_client *c)
 /* Takes what is there. 1: some, 0: nothing now, -1: the end. */
 static int console_drain(struct sv_console *c)
 {
-	char bytes[16384];
+	char bytes[4096];
 	ssize_t n = read(c->fd, bytes, sizeof bytes);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -58,7 +58,7 @@ static int console_drain(struct sv_console *c)
 /* What was said last is still in the socket. */
 static void console_catch_up(struct sv_console *c)
 {
-	for (int i = 0; i < 64 && c->io && console_drain(c) > 0; i++)
+	for (int i = 0; i < 256 && c->io && console_drain(c) > 0; i++)
 		;
 }
 

@@ -15,6 +15,8 @@
 #include "runtime-dir.h"
 #include "str.h"
 
+#define LOG_PIECE 1024 /* bytes */
+
 static int log_open_segment(struct sv_logfile *l, int flags)
 {
 	l->fd = openat(l->dir_fd, l->name,
@@ -98,13 +100,14 @@ static size_t log_without_cr(char *out, const char *in, size_t len)
 	return n;
 }
 
+/* In small pieces: what of the stack was used once stays there, in every supervisor. */
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 {
 	const char *p = data;
 
 	while (len > 0) {
-		size_t n = len > 4096 ? 4096 : len, allowed = log_take_tokens(l, n);
-		char text[4 * 4096 + 1], plain[4096];
+		char text[4 * LOG_PIECE + 1], plain[LOG_PIECE];
+		size_t n = len > LOG_PIECE ? LOG_PIECE : len, allowed = log_take_tokens(l, n);
 
 		if (allowed > 0 && l->gap_bytes > 0) {
 			int k = snprintf(text, sizeof text, "\n[uvms: %llu bytes dropped]\n",

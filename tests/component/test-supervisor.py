@@ -92,6 +92,9 @@ def starts(c):
     for words in ("noagent", "wrongsecret", "unready"):
         c.start(words, "--start-timeout=1s", check=5)
         true(b"not ready within" in c.p.stderr, f"{words}: {c.p.stderr!r}")
+    vm = c.start("wordy")
+    equal(c.host.out("logs", "--source=supervisor", vm).count("x" * 900), 1, "a long line of the agent")
+    c.end(vm, "clean")
     c.start("junk")	# a broken call costs its connection only
     vm = c.start("reset")
     end = time.monotonic() + 5

@@ -55,6 +55,11 @@ def agent():
         c = call_home(2, key)
     if "mainexit" in fake:
         c.send(wire.MAIN_EXIT, struct.pack("<BIB", 1, 9, 0))
+    if "wordy" in fake:	# more than a small buffer has, in pieces, with a small one behind it
+        frames = wire.frame(wire.LOG, wire.text("x" * 3000)) + wire.frame(wire.PONG, bytes(8))
+        for at in range(0, len(frames), 700):
+            c.sock.sendall(frames[at:at + 700])
+            time.sleep(0.02)
     if "unready" not in fake:
         state, text = (3, b"bad.service\n") if "degraded" in fake else (2, b"")
         c.send(wire.READY, struct.pack("<B", state) + wire.text(text))
