@@ -1,5 +1,6 @@
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "unit.h"
@@ -61,6 +62,7 @@ static void successor_resets(void **state)
 {
 	struct vsock_key a = key(5), b = key(6);
 	struct vsock_pkt p[3];
+	struct stat st;
 
 	memfd = memfd_create("table", MFD_CLOEXEC);
 	assert_int_equal(vsock_table_grow(memfd), 0);
@@ -69,7 +71,9 @@ static void successor_resets(void **state)
 	assert_false(vsock_mux_has_output(&m));
 	vsock_table_take(&m.table, &a);
 	vsock_table_take(&m.table, &b);
-	vsock_table_finish(&m.table); /* it dies */
+	assert_int_equal(fstat(memfd, &st), 0);
+	assert_true(st.st_blocks * 512 <= sysconf(_SC_PAGESIZE)); /* no more than is used */
+	vsock_table_finish(&m.table);                             /* it dies */
 
 	for (int life = 0; life < 2; life++) {
 		assert_int_equal(vsock_mux_init(&m, &loop, &hooks, 42, 2), 0);
@@ -85,6 +89,24 @@ static void successor_resets(void **state)
 		vsock_mux_settle(&m);
 		vsock_mux_finish(&m);
 	}
+	close(memfd);
+}
+
+/* Of another layout: nothing of it is believed, and nothing stays. */
+static void foreign_file_is_cleared(void **state)
+{
+	uint8_t bytes[VSOCK_TABLE_BYTES], zeros[VSOCK_TABLE_BYTES] = { 0 };
+	size_t head = sizeof(struct vsock_table_head);
+
+	memfd = memfd_create("table", MFD_CLOEXEC);
+	memset(bytes, 0x5a, sizeof bytes);
+	assert_int_equal(pwrite(memfd, bytes, sizeof bytes, 0), sizeof bytes);
+	assert_int_equal(vsock_mux_init(&m, &loop, &hooks, 42, 1), 0);
+	assert_int_equal(vsock_mux_publish(&m, memfd), 0);
+	assert_false(vsock_mux_has_output(&m));
+	assert_int_equal(pread(memfd, bytes, sizeof bytes, 0), sizeof bytes);
+	assert_memory_equal(bytes + head, zeros, sizeof bytes - head);
+	vsock_mux_finish(&m);
 	close(memfd);
 }
 
@@ -108,6 +130,7 @@ int main(void)
 		cmocka_unit_test(fills_and_empties),
 		cmocka_unit_test(types_are_apart),
 		cmocka_unit_test(successor_resets),
+		cmocka_unit_test(foreign_file_is_cleared),
 		cmocka_unit_test(ports_are_free),
 	};
 

@@ -46,18 +46,6 @@ static int vsock_pending_take(struct vsock_pending *p)
 	return TAKE_FD(p->fd);
 }
 
-/* How long the oldest caller is still safe, when every place is taken; else 0. */
-static uint64_t vsock_host_full_usec(const struct vsock_host *h)
-{
-	uint64_t now = loop_now_usec(), until;
-
-	if (!list_empty(&h->idle))
-		return 0;
-	until = CONTAINER_OF(h->waiting.next, struct vsock_pending, link)->timer.at_usec -
-		VSOCK_HANDSHAKE_USEC + VSOCK_PENDING_SAFE_USEC;
-	return until > now ? until - now : 0;
-}
-
 static void vsock_pending_drop(struct vsock_pending *p)
 {
 	fd_close(vsock_pending_take(p));
@@ -106,12 +94,42 @@ static void vsock_pending_event(struct loop_source *s, uint32_t events)
 	h->called(h, port, vsock_pending_take(p));
 }
 
+/* Whether there is an idle place: made when none was given back, as most hosts never have many callers at once. */
+static bool vsock_host_has_place(struct vsock_host *h)
+{
+	struct vsock_pending *p;
+
+	if (!list_empty(&h->idle))
+		return true;
+	if (h->fresh == VSOCK_PENDING_MAX)
+		return false;
+	p = &h->pending[h->fresh++];
+	p->host = h;
+	p->fd = -EBADF;
+	loop_source_init(&p->source, vsock_pending_event);
+	loop_timer_init(&p->timer, vsock_pending_timeout);
+	list_append(&h->idle, &p->link);
+	return true;
+}
+
+/* How long the oldest caller is still safe, when every place is taken; else 0. */
+static uint64_t vsock_host_full_usec(struct vsock_host *h)
+{
+	uint64_t now = loop_now_usec(), until;
+
+	if (vsock_host_has_place(h))
+		return 0;
+	until = CONTAINER_OF(h->waiting.next, struct vsock_pending, link)->timer.at_usec -
+		VSOCK_HANDSHAKE_USEC + VSOCK_PENDING_SAFE_USEC;
+	return until > now ? until - now : 0;
+}
+
 static void vsock_host_wait_for_line(struct vsock_host *h, int fd_consume)
 {
 	CLEANUP_CLOSE int fd = fd_consume;
 	struct vsock_pending *p;
 
-	if (list_empty(&h->idle))
+	if (!vsock_host_has_place(h))
 		vsock_pending_drop(CONTAINER_OF(h->waiting.next, struct vsock_pending, link));
 	p = CONTAINER_OF(h->idle.next, struct vsock_pending, link);
 	if (loop_source_add(h->loop, &p->source, fd, EPOLLIN | EPOLLRDHUP | EPOLLET) < 0)
@@ -174,21 +192,13 @@ int vsock_host_open(struct vsock_host *h, struct loop *loop, const char *path,
 	h->loop = loop;
 	h->called = called;
 	h->fd = -EBADF;
+	h->fresh = 0;
 	strcpy(h->path, path);
 	list_init(&h->waiting);
 	list_init(&h->idle);
 	loop_source_init(&h->source, vsock_host_event);
 	loop_job_init(&h->accept_job, vsock_host_more);
 	loop_timer_init(&h->accept_timer, vsock_host_again);
-	for (size_t i = 0; i < VSOCK_PENDING_MAX; i++) {
-		struct vsock_pending *p = &h->pending[i];
-
-		p->host = h;
-		p->fd = -EBADF;
-		loop_source_init(&p->source, vsock_pending_event);
-		loop_timer_init(&p->timer, vsock_pending_timeout);
-		list_append(&h->idle, &p->link);
-	}
 	r = fd_set_nonblock(fd, 1);
 	if (r < 0)
 		return r;
@@ -205,7 +215,7 @@ int vsock_host_restore(struct vsock_host *h, uint64_t timer_usec, int fd_consume
 	struct vsock_pending *p;
 	int r;
 
-	if (list_empty(&h->idle))
+	if (!vsock_host_has_place(h))
 		return -ENOSPC;
 	p = CONTAINER_OF(h->idle.next, struct vsock_pending, link);
 	r = loop_source_add(h->loop, &p->source, fd, EPOLLIN | EPOLLRDHUP | EPOLLET);

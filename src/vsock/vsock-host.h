@@ -45,6 +45,7 @@ struct vsock_host {
 	int fd; /* owned */
 	char path[VSOCK_PATH_MAX];
 	struct list waiting, idle; /* of vsock_pending.link */
+	size_t fresh;              /* the first of `pending` that was never used: it is all zeros */
 	struct vsock_pending pending[VSOCK_PENDING_MAX];
 };
 

@@ -31,6 +31,7 @@ static const int vsock_calls[] = {
 	SCMP_SYS(newfstatat),
 	SCMP_SYS(madvise),
 	SCMP_SYS(munmap),
+	SCMP_SYS(pread64),
 	SCMP_SYS(read),
 	SCMP_SYS(readv),
 	SCMP_SYS(recvfrom),

@@ -73,10 +73,7 @@ static bool vsock_key_equal(const struct vsock_key *a, const struct vsock_key *b
 
 static void vsock_table_clear(struct vsock_table *t, size_t slot)
 {
-	struct vsock_table_entry *e = vsock_table_entry(t->file, slot);
-
-	if (e->live) /* else its page need not be there */
-		__atomic_store_n(&e->live, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&vsock_table_entry(t->file, slot)->live, 0, __ATOMIC_RELEASE);
 }
 
 static void vsock_table_write(struct vsock_table *t, size_t slot, const struct vsock_key *key)
@@ -131,6 +128,32 @@ static int vsock_table_map(int fd, struct vsock_table_head **ret)
 	return 0;
 }
 
+/* Of what a former process left; read, as a page of the file that is only looked at through a mapping is there. */
+static int vsock_table_load(int fd, struct vsock_table_head *copy)
+{
+	size_t have = 0;
+
+	while (have < VSOCK_TABLE_BYTES) {
+		ssize_t n =
+			pread(fd, (uint8_t *)copy + have, VSOCK_TABLE_BYTES - have, (off_t)have);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		have += (size_t)n;
+	}
+	return 0;
+}
+
+/* Nothing was ever written to it. */
+static bool vsock_table_is_blank(const struct vsock_table_head *copy)
+{
+	const uint8_t *p = (const uint8_t *)copy;
+
+	return p[0] == 0 && memcmp(p, p + 1, VSOCK_TABLE_BYTES - 1) == 0;
+}
+
 /*
  * The n-th entry found gets the n-th slot at the latest, so what is overwritten is written already:
  * a death on the way leaves each of them live somewhere.
@@ -138,16 +161,20 @@ static int vsock_table_map(int fd, struct vsock_table_head **ret)
 static void vsock_table_move(struct vsock_table *t, const struct vsock_table_head *copy,
 	void (*left)(const struct vsock_key *key, void *userdata), void *userdata)
 {
-	for (size_t i = 0; vsock_table_is_ours(copy) && i < VSOCK_CONNS_MAX; i++) {
-		const struct vsock_table_entry *e =
-			(const struct vsock_table_entry *)(copy + 1) + i;
-		struct vsock_key key = vsock_table_key(e);
+	const struct vsock_table_entry *e = (const struct vsock_table_entry *)(copy + 1);
 
-		if (e->live)
+	if (!vsock_table_is_ours(copy))
+		return;
+	for (size_t i = 0; i < VSOCK_CONNS_MAX; i++) {
+		struct vsock_key key = vsock_table_key(&e[i]);
+
+		if (e[i].live)
 			left(&key, userdata);
 	}
-	for (size_t i = t->n_used; i < VSOCK_CONNS_MAX; i++)
-		vsock_table_clear(t, i);
+	for (size_t i = t->n_used; i < VSOCK_CONNS_MAX; i++) {
+		if (e[i].live) /* else its page need not be there */
+			vsock_table_clear(t, i);
+	}
 }
 
 int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
@@ -160,10 +187,11 @@ int vsock_table_publish(struct vsock_table *t, int fd, uint64_t guest_cid,
 		-1, 0);
 	if (copy == MAP_FAILED)
 		return -ENOMEM;
-	r = vsock_table_map(fd, &t->file);
+	r = vsock_table_load(fd, copy);
+	if (r == 0)
+		r = vsock_table_map(fd, &t->file);
 	if (r == 0) {
-		memcpy(copy, t->file, VSOCK_TABLE_BYTES);
-		if (!vsock_table_is_ours(copy))
+		if (!vsock_table_is_ours(copy) && !vsock_table_is_blank(copy))
 			memset(t->file, 0, VSOCK_TABLE_BYTES);
 		*t->file = (struct vsock_table_head){ .magic = VSOCK_TABLE_MAGIC,
 			.n_slots = VSOCK_CONNS_MAX,
