@@ -147,7 +147,6 @@ static void do_boot(struct sv *sv)
 static void do_ready(struct sv *sv)
 {
 	set_deadline(sv, 0);
-	malloc_trim(0); /* what the start needed; from here on little is */
 	sd_notify(0, "READY=1");
 	/* once: a guest may reboot as often as it likes, and the status counts that */
 	log_at(sv->status.ready_usec == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "%s: ready (%s)",
@@ -348,8 +347,10 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 	if (t.next != last && t.next != SV_ENDED)
 		sv_events_state(
 			sv, sv_fsm_state_name(last), cause ? cause : sv_fsm_happening_name(h));
-	if (t.action == SV_DO_READY)
+	if (t.action == SV_DO_READY) {
 		sv_control_tell_ready(sv);
+		malloc_trim(0); /* what the start needed; from here on little is */
+	}
 }
 
 void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
