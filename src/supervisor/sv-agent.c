@@ -15,6 +15,7 @@
 #include "control-error.h"
 #include "control-server.h"
 #include "fd.h"
+#include "inbuf.h"
 #include "log.h"
 #include "sockun.h"
 #include "str.h"
@@ -32,18 +33,14 @@
 #define AGENT_TRIES      20
 #define AGENT_OPENINGS   CONTROL_CONNECTIONS_MAX /* each of them has one call at a time */
 
-/*
- * One connection to v_1023, proven or not. Its buffer has AGENT_SMALL bytes, which is all that a stranger may say at once
- * and more than nearly every frame has; only while a larger one comes in it has AGENT_WIRE_FRAME_MAX.
- */
+/* One connection to v_1023, proven or not. */
 struct agent_home {
 	struct sv_agent *agent;      /* borrowed */
 	struct agent_home *next;     /* in agent->homes */
 	sd_event_source *io, *timer; /* owned */
 	int fd;                      /* owned */
 	bool proven;
-	size_t len, size;
-	uint8_t *buf; /* owned */
+	struct inbuf in;
 };
 
 /* One session on its way. */
@@ -95,23 +92,12 @@ static void home_free(struct agent_home *h)
 	sd_event_source_disable_unref(h->io);
 	sd_event_source_disable_unref(h->timer);
 	fd_close(h->fd);
-	free(h->buf);
+	inbuf_finish(&h->in);
 	free(h);
 }
 
-static int home_resize(struct agent_home *h, size_t size)
-{
-	uint8_t *buf = h->size == size ? h->buf : realloc(h->buf, size);
-
-	if (!buf)
-		return -ENOMEM;
-	h->buf = buf;
-	h->size = size;
-	return 0;
-}
-
 /* In front of the others, with FD, which is taken over in any case; NULL: no memory. */
-static struct agent_home *home_new_consume(struct sv_agent *a, int fd, size_t size)
+static struct agent_home *home_new_consume(struct sv_agent *a, int fd)
 {
 	struct agent_home *h = calloc(1, sizeof *h);
 
@@ -121,10 +107,6 @@ static struct agent_home *home_new_consume(struct sv_agent *a, int fd, size_t si
 	}
 	*h = (struct agent_home){ .agent = a, .fd = fd, .next = a->homes };
 	a->homes = h;
-	if (home_resize(h, size) < 0) {
-		home_free(h);
-		return NULL;
-	}
 	return h;
 }
 
@@ -259,11 +241,9 @@ static int home_take_messages(struct agent_home *h)
 
 	for (;;) {
 		struct agent_wire_msg m;
-		ssize_t n = agent_wire_decode(h->buf, h->len, &m);
+		ssize_t n = agent_wire_decode(h->in.data, h->in.len, &m);
 		int r;
 
-		if (n == 0 && h->len == 0)
-			return home_resize(h, AGENT_SMALL);
 		if (n <= 0)
 			return (int)n;
 		r = home_on_message(h, &m);
@@ -271,29 +251,19 @@ static int home_take_messages(struct agent_home *h)
 			return r;
 		if (a->sv->finished)
 			return 0;
-		h->len -= (size_t)n;
-		memmove(h->buf, h->buf + n, h->len);
+		inbuf_take(&h->in, (size_t)n);
 	}
 }
 
 static int home_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
 	struct agent_home *h = userdata;
-	ssize_t n = 0;
-
 	/* a HELLO is small: until it came, nothing large is waited for */
-	if (h->len == h->size && h->proven)
-		n = home_resize(h, AGENT_WIRE_FRAME_MAX);
-	if (n == 0 && h->len < h->size)
-		n = read(fd, h->buf + h->len, h->size - h->len);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	ssize_t n = inbuf_read(&h->in, fd, h->proven ? AGENT_WIRE_FRAME_MAX : AGENT_SMALL);
+
+	if (n == -EAGAIN || n == -EINTR)
 		return 0;
-	if (n <= 0) {
-		home_free(h);
-		return 0;
-	}
-	h->len += (size_t)n;
-	if (home_take_messages(h) < 0)
+	if (n <= 0 || home_take_messages(h) < 0)
 		home_free(h);
 	return 0;
 }
@@ -321,7 +291,7 @@ static int agent_on_listen(sd_event_source *s, int fd, uint32_t revents, void *u
 
 	if (peer < 0 || agent_strangers(a) >= SV_AGENT_STRANGERS)
 		return 0;
-	h = home_new_consume(a, TAKE_FD(peer), AGENT_SMALL);
+	h = home_new_consume(a, TAKE_FD(peer));
 	if (!h)
 		return 0;
 	if (sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h) < 0 ||
@@ -638,8 +608,8 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 		*s = (struct sv_agent_home_saved){ .fd = h->fd,
 			.proven = h->proven,
 			.control = h == a->control,
-			.pending = h->buf,
-			.pending_len = h->len };
+			.pending = h->in.data,
+			.pending_len = h->in.len };
 		if (agent_is_armed(h->timer))
 			(void)sd_event_source_get_time(h->timer, &s->timeout_usec);
 	}
@@ -648,18 +618,18 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 
 static int home_resume(struct sv_agent *a, const struct sv_agent_home_saved *s)
 {
-	size_t size = s->pending_len <= AGENT_SMALL ? AGENT_SMALL : AGENT_WIRE_FRAME_MAX;
 	struct agent_home *h;
 	int r;
 
-	if (s->pending_len > size)
+	if (s->pending_len > AGENT_WIRE_FRAME_MAX)
 		return -EBADMSG;
-	h = home_new_consume(a, s->fd, size);
+	h = home_new_consume(a, s->fd);
 	if (!h)
 		return -ENOMEM;
 	h->proven = s->proven;
-	memcpy(h->buf, s->pending, s->pending_len);
-	h->len = s->pending_len;
+	r = inbuf_put(&h->in, s->pending, s->pending_len);
+	if (r < 0)
+		return r;
 	if (s->control)
 		a->control = h;
 	r = sd_event_add_io(a->sv->event, &h->io, h->fd, EPOLLIN, home_on_io, h);

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "inbuf.h"
 #include "json-codec.h"
 #include "str.h"
 
@@ -25,8 +26,7 @@ struct qmp {
 	bool waiting;                     /* for a reply */
 	const char *queue[QMP_QUEUE_MAX]; /* borrowed: string literals */
 	size_t n_queue;
-	size_t len;
-	char line[QMP_LINE_MAX];
+	struct inbuf in; /* lines, the last one not whole */
 };
 
 static void qmp_end(struct qmp *q, enum qmp_kind kind, const char *what)
@@ -161,31 +161,31 @@ static void qmp_on_line(struct qmp *q, const char *line, size_t len)
 
 static void qmp_take_lines(struct qmp *q)
 {
-	char *start = q->line, *end;
+	const char *data = (const char *)q->in.data, *end;
+	size_t at = 0;
 
-	while (!q->faulted && (end = memchr(start, '\n', q->len - (size_t)(start - q->line)))) {
-		qmp_on_line(q, start, (size_t)(end - start));
-		start = end + 1;
+	while (!q->faulted && (end = memchr(data + at, '\n', q->in.len - at))) {
+		qmp_on_line(q, data + at, (size_t)(end - data) - at);
+		at = (size_t)(end - data) + 1;
 	}
-	q->len -= (size_t)(start - q->line);
-	memmove(q->line, start, q->len);
-	if (q->len == sizeof q->line)
+	inbuf_take(&q->in, at);
+	if (q->in.len == QMP_LINE_MAX)
 		qmp_fault(q, "a line longer than 64 KiB");
 }
 
 static int qmp_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdata)
 {
 	struct qmp *q = userdata;
-	ssize_t n = read(fd, q->line + q->len, sizeof q->line - q->len);
+	ssize_t n = inbuf_read(&q->in, fd, QMP_LINE_MAX);
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n == -EAGAIN || n == -EINTR)
 		return 0;
-	if (n <= 0) {
+	if (n == -ENOMEM)
+		qmp_fault(q, "no memory for what it says");
+	else if (n <= 0)
 		qmp_end(q, QMP_CLOSED, "it closed its control socket");
-		return 0;
-	}
-	q->len += (size_t)n;
-	qmp_take_lines(q);
+	else
+		qmp_take_lines(q);
 	return 0;
 }
 
@@ -223,8 +223,8 @@ int qmp_save(const struct qmp *q, int *ret_fd, const char **ret_line, size_t *re
 	if (!q->ready || q->faulted || q->waiting || q->n_queue > 0)
 		return -EBUSY;
 	*ret_fd = q->fd;
-	*ret_line = q->line;
-	*ret_len = q->len;
+	*ret_line = (const char *)q->in.data;
+	*ret_len = q->in.len;
 	return 0;
 }
 
@@ -234,16 +234,19 @@ int qmp_restore_consume(sd_event *event, int fd, const char *line, size_t len, q
 	struct qmp *q;
 	int r;
 
-	if (len >= sizeof q->line) {
+	if (len >= QMP_LINE_MAX) {
 		close(fd);
 		return -EINVAL;
 	}
 	r = qmp_create_consume(event, fd, handler, userdata, &q);
 	if (r < 0)
 		return r;
+	r = inbuf_put(&q->in, line, len);
+	if (r < 0) {
+		qmp_destroy(q);
+		return r;
+	}
 	q->greeted = q->ready = true;
-	memcpy(q->line, line, len);
-	q->len = len;
 	*ret = q;
 	return 0;
 }
@@ -255,5 +258,6 @@ void qmp_destroy(struct qmp *q)
 	sd_event_source_disable_unref(q->io);
 	sd_event_source_disable_unref(q->timer);
 	fd_close(q->fd);
+	inbuf_finish(&q->in);
 	free(q);
 }
