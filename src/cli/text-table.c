@@ -9,12 +9,13 @@
 
 #define COLUMNS_MAX 12
 #define CELL_MAX    256
+#define GAP         2 /* columns between columns */
 
 struct text_table {
 	size_t columns;
 	size_t widths[COLUMNS_MAX];
-	char **cells; /* owned, row after row */
-	size_t n, room;
+	char *cells; /* owned: row after row, a NUL behind each cell */
+	size_t len, room;
 };
 
 /* Characters, not bytes: UTF-8 continuation bytes have no width. */
@@ -27,15 +28,16 @@ static size_t cell_width(const char *s)
 	return n;
 }
 
-static void cell_add(struct text_table *t, const char *text)
+static void cell_add(struct text_table *t, const char *text, size_t len)
 {
-	if (t->n == t->room) {
-		t->room = t->room ? 2 * t->room : 64;
-		t->cells = reallocarray(t->cells, t->room, sizeof *t->cells);
+	if (t->room - t->len <= len) {
+		t->room = 2 * t->room + CELL_MAX;
+		t->cells = realloc(t->cells, t->room);
 	}
-	if (!t->cells || !(t->cells[t->n] = strdup(text)))
+	if (!t->cells)
 		abort();
-	t->n++;
+	memcpy(t->cells + t->len, text, len + 1);
+	t->len += len + 1;
 }
 
 void text_table_row(struct text_table *t, const char *const *cells)
@@ -43,11 +45,12 @@ void text_table_row(struct text_table *t, const char *const *cells)
 	for (size_t i = 0; i < t->columns; i++) {
 		const char *raw = cells[i] && *cells[i] ? cells[i] : "-";
 		char text[CELL_MAX];
+		size_t len = str_escape(text, sizeof text, raw, strlen(raw), NULL);
+		size_t width = cell_width(text);
 
-		str_escape(text, sizeof text, raw, strlen(raw), NULL);
-		cell_add(t, text);
-		if (cell_width(text) > t->widths[i])
-			t->widths[i] = cell_width(text);
+		cell_add(t, text, len);
+		if (width > t->widths[i])
+			t->widths[i] = width;
 	}
 }
 
@@ -65,14 +68,19 @@ struct text_table *text_table_create(const char *const *headings)
 
 void text_table_print(struct text_table *t)
 {
-	for (size_t i = 0; i < t->n; i++) {
-		size_t column = i % t->columns;
-		int pad = (int)(t->widths[column] - cell_width(t->cells[i]));
+	char blanks[CELL_MAX + GAP];
+	const char *cell = t->cells;
 
-		if (column + 1 == t->columns)
-			printf("%s\n", t->cells[i]);
+	memset(blanks, ' ', sizeof blanks);
+	for (size_t column = 0; cell < t->cells + t->len; cell += strlen(cell) + 1) {
+		size_t pad = t->widths[column] - cell_width(cell) + GAP;
+
+		fputs(cell, stdout);
+		column = (column + 1) % t->columns;
+		if (column == 0)
+			putchar('\n');
 		else
-			printf("%s%*s  ", t->cells[i], pad, "");
+			fwrite(blanks, 1, pad, stdout);
 	}
 }
 
@@ -80,8 +88,6 @@ void text_table_destroy(struct text_table *t)
 {
 	if (!t)
 		return;
-	for (size_t i = 0; i < t->n; i++)
-		free(t->cells[i]);
 	free(t->cells);
 	free(t);
 }
