@@ -121,11 +121,17 @@ static int json_decode_field(const struct json_field *f, struct json_object *v, 
 	return 0;
 }
 
-static const struct json_field *json_find(const struct json_field *f, size_t n, const char *name)
+/* Beginning with the field behind *LAST, as we write them in order ourselves. */
+static const struct json_field *json_find(
+	const struct json_field *f, size_t n, const char *name, size_t *last)
 {
-	for (size_t i = 0; i < n; i++) {
-		if (str_eq(f[i].name, name))
-			return &f[i];
+	for (size_t i = 1; i <= n; i++) {
+		size_t at = (*last + i) % n;
+
+		if (!str_eq(f[at].name, name))
+			continue;
+		*last = at;
+		return &f[at];
 	}
 	return NULL;
 }
@@ -134,6 +140,7 @@ int json_codec_decode(struct json_object *obj, const struct json_field *fields, 
 	const char **ret_bad)
 {
 	const char *bad = "(not an object)";
+	size_t last = n - 1;
 	int r = 0;
 
 	if (!json_object_is_type(obj, json_type_object))
@@ -141,7 +148,7 @@ int json_codec_decode(struct json_object *obj, const struct json_field *fields, 
 	else {
 		json_object_object_foreach(obj, key, value)
 		{
-			const struct json_field *f = json_find(fields, n, key);
+			const struct json_field *f = json_find(fields, n, key, &last);
 
 			if (r < 0 || (f && !value))
 				continue; /* null is absent */
