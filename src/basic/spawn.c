@@ -218,6 +218,9 @@ static int apart_wait(int pidfd)
 
 	do {
 		while (waitid(P_PIDFD, (id_t)pidfd, &end, WEXITED | WSTOPPED) < 0) {
+			/* SIGCHLD is ignored: it has ended, and its answer says how */
+			if (errno == ECHILD)
+				return 0;
 			if (errno != EINTR)
 				return -errno;
 		}

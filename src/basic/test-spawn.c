@@ -118,6 +118,11 @@ static void work_apart(void **state)
 	assert_int_equal(spawn_apart(raises, &(int){ SIGSTOP }, out, sizeof out), -ECHILD);
 	assert_int_equal(spawn_apart(exits, NULL, out, sizeof out), -ECHILD);
 	assert_string_equal(out, "hello");
+	/* by whoever started us */
+	signal(SIGCHLD, SIG_IGN);
+	assert_int_equal(spawn_apart(fails, NULL, out, sizeof out), -ENOPKG);
+	assert_int_equal(spawn_apart(exits, NULL, out, sizeof out), -ECHILD);
+	signal(SIGCHLD, SIG_DFL);
 	/* every one was reaped */
 	assert_int_equal(waitpid(-1, NULL, WNOHANG), -1);
 	assert_int_equal(errno, ECHILD);
