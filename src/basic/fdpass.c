@@ -92,6 +92,17 @@ ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds)
 	return fdpass_receive(sock, data, len, fds, n_fds, 0);
 }
 
+ssize_t fdpass_recv_left(int sock, void *data, size_t len, int *fds, size_t *n_fds)
+{
+	size_t max = *n_fds;
+	ssize_t r = fdpass_recv(sock, data, len, fds, n_fds);
+
+	if (r != -ECONNRESET)
+		return r;
+	*n_fds = max;
+	return fdpass_recv(sock, data, len, fds, n_fds);
+}
+
 ssize_t fdpass_peek(int sock, void *data, size_t len, int *fds, size_t *n_fds)
 {
 	return fdpass_receive(sock, data, len, fds, n_fds, MSG_PEEK);

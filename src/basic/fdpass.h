@@ -15,5 +15,11 @@ ssize_t fdpass_send(int sock, const void *data, size_t len, const int *fds, size
  */
 ssize_t fdpass_recv(int sock, void *data, size_t len, int *fds, size_t *n_fds);
 
-/* The same, and what was received stays in the socket; the descriptors are duplicates. */
+/*
+ * The same, for what a peer has left behind: one that dies with something unread is told by -ECONNRESET once, before
+ * the messages (SOCK_SEQPACKET) that it had sent. This looks behind that.
+ */
+ssize_t fdpass_recv_left(int sock, void *data, size_t len, int *fds, size_t *n_fds);
+
+/* As fdpass_recv(), and what was received stays in the socket; the descriptors are duplicates. */
 ssize_t fdpass_peek(int sock, void *data, size_t len, int *fds, size_t *n_fds);

@@ -133,7 +133,7 @@ static int keeper_receive(struct sv *sv)
 	ssize_t n;
 	int r;
 
-	n = fdpass_recv(v->keeper_fd, bytes, sizeof bytes, &fd, &n_fds);
+	n = fdpass_recv_left(v->keeper_fd, bytes, sizeof bytes, &fd, &n_fds);
 	if (n == -EAGAIN)
 		return 0;
 	if (n <= 0)
