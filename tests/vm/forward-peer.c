@@ -2,6 +2,7 @@
  * Both ends of a forward, for test-forward.py and bench/forward/run.
  *
  *	uvms-test-forward-peer serve vsock|tcp PORT         in the guest: takes what is sent, sends what is asked for
+ *	uvms-test-forward-peer serve hybrid PATH            on the host: as a guest behind its hybrid socket would
  *	uvms-test-forward-peer bytes WHERE up|down MIB      on the host: prints seconds
  *	uvms-test-forward-peer connections WHERE N PARALLEL prints seconds for N of them, each one byte there and back
  *
@@ -17,7 +18,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,7 +31,8 @@
 
 #include "fd.h"
 
-#define CHUNK (256 * 1024)
+#define CHUNK   (256 * 1024)
+#define WORKERS 8
 
 static uint8_t chunk[CHUNK];
 static const char *connect_line; /* NULL: none */
@@ -108,6 +112,44 @@ static int serve(const char *kind, unsigned port)
 			serve_one(c);
 		close(c);
 	}
+}
+
+/* "CONNECT n\n" is answered with "OK n\n"; then it is as with the others. */
+static void serve_hybrid_one(int fd)
+{
+	char line[32];
+	ssize_t n = read(fd, line, sizeof line - 1);
+
+	if (n < 9 || memcmp(line, "CONNECT ", 8) != 0 || line[n - 1] != '\n')
+		return;
+	if (fd_write_all(fd, "OK ", 3) == 0 && fd_write_all(fd, line + 8, (size_t)n - 8) == 0)
+		serve_one(fd);
+}
+
+/* Workers that are there already: no peer is to wait for another, nor for a fork. */
+static int serve_hybrid(const char *path)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), c;
+
+	signal(SIGPIPE, SIG_IGN);
+	if (strlen(path) >= sizeof sa.sun_path)
+		return 2;
+	strcpy(sa.sun_path, path);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, 1024) < 0)
+		die("listen");
+	for (int i = 0; i < WORKERS; i++)
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			while ((c = accept(fd, NULL, NULL)) >= 0) {
+				serve_hybrid_one(c);
+				close(c);
+			}
+			_exit(1);
+		}
+	while (wait(NULL) > 0)
+		;
+	return 1;
 }
 
 /* ---- the host's ---- */
@@ -241,6 +283,8 @@ static int spawn(char *program, int n)
 
 int main(int argc, char **argv)
 {
+	if (argc == 4 && strcmp(argv[1], "serve") == 0 && strcmp(argv[2], "hybrid") == 0)
+		return serve_hybrid(argv[3]);
 	if (argc == 4 && strcmp(argv[1], "serve") == 0)
 		return serve(argv[2], (unsigned)atoi(argv[3]));
 	if (argc == 5 && strcmp(argv[1], "bytes") == 0)
