@@ -1,6 +1,7 @@
 #include "relay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,10 @@
 #include "fd.h"
 #include "loop.h"
 
-/* One direction: what was read from its side and not taken by the other. */
+/* One direction: what was read from its side and not taken by the other, LEN bytes in one of two places. */
 struct relay_flow {
-	uint8_t *left; /* owned; NULL: nothing */
+	struct relay_pipe pipe; /* owned */
+	uint8_t *left;          /* owned; NULL: in the pipe, if anywhere */
 	size_t at, len;
 	bool eof;  /* its side has ended */
 	bool shut; /* and the other was told */
@@ -23,6 +25,7 @@ struct relay_side {
 	struct loop_source source;
 	struct relay_pair *pair; /* borrowed: the one it is in */
 	int fd;                  /* owned */
+	bool readable, writable; /* as far as is known: true until it says EAGAIN */
 };
 
 struct relay_pair {
@@ -33,13 +36,16 @@ struct relay_pair {
 	struct relay_flow flows[2]; /* [i]: from sides[i] to the other */
 };
 
-void relay_init(struct relay *r, struct loop *loop, void (*ended)(void *user), void *user)
+int relay_init(struct relay *r, struct loop *loop, void (*ended)(void *user), void *user)
 {
 	r->loop = loop;
 	r->ended = ended;
 	r->user = user;
 	r->n_pairs = 0;
 	list_init(&r->pairs);
+	r->pipes = (struct relay_pipes){ .max = RELAY_PIPES_MAX };
+	r->pipe = RELAY_PIPE_NONE;
+	return relay_pipe_take(&r->pipes, &r->pipe);
 }
 
 static void pair_free(struct relay_pair *p)
@@ -47,6 +53,7 @@ static void pair_free(struct relay_pair *p)
 	for (int i = 0; i < 2; i++) {
 		loop_source_remove(p->relay->loop, &p->sides[i].source);
 		fd_close(p->sides[i].fd);
+		relay_pipe_give(&p->relay->pipes, &p->flows[i].pipe, false);
 		free(p->flows[i].left);
 	}
 	loop_job_clear(&p->again);
@@ -60,73 +67,104 @@ enum flow_result {
 	FLOW_BROKEN,
 };
 
-/* Sends N bytes, as many as are taken; their count, or -1: broken. */
-static ssize_t flow_send(int to, const uint8_t *bytes, size_t n)
+/* As send() and splice(), but for EINTR. */
+static ssize_t flow_move(struct relay_flow *f, int from, int to, size_t n)
 {
-	size_t sent = 0;
+	ssize_t r;
 
-	while (sent < n) {
-		ssize_t r = send(to, bytes + sent, n - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-
-		if (r < 0 && errno == EINTR)
-			continue;
-		if (r < 0)
-			return errno == EAGAIN ? (ssize_t)sent : -1;
-		sent += (size_t)r;
-	}
-	return (ssize_t)sent;
+	do
+		r = f->left ? send(to, f->left + f->at, n, MSG_NOSIGNAL | MSG_DONTWAIT)
+			    : splice(from, NULL, to, NULL, n, SPLICE_F_NONBLOCK);
+	while (r < 0 && errno == EINTR);
+	return r;
 }
 
-static enum flow_result flow_send_left(struct relay_flow *f, int to)
+/* What F has kept, or has in PIPE_OUT, goes on, as much as is taken. */
+static enum flow_result flow_send(struct relay_flow *f, int pipe_out, struct relay_side *to)
 {
-	ssize_t n = flow_send(to, f->left + f->at, f->len);
+	while (f->len > 0) {
+		ssize_t n = flow_move(f, pipe_out, to->fd, f->len);
 
-	if (n < 0)
-		return FLOW_BROKEN;
-	f->at += (size_t)n;
-	f->len -= (size_t)n;
-	if (f->len > 0)
-		return FLOW_WAITS;
+		if (n <= 0 && (n == 0 || errno != EAGAIN))
+			return FLOW_BROKEN;
+		if (n < 0) {
+			to->writable = false;
+			return FLOW_WAITS;
+		}
+		f->at += (size_t)n;
+		f->len -= (size_t)n;
+	}
+	return FLOW_GOES_ON;
+}
+
+static enum flow_result flow_send_left(struct relay *r, struct relay_flow *f, struct relay_side *to)
+{
+	enum flow_result result = flow_send(f, f->pipe.out, to);
+
+	if (result != FLOW_GOES_ON)
+		return result;
+	relay_pipe_give(&r->pipes, &f->pipe, true);
 	free(TAKE_PTR(f->left));
 	return FLOW_GOES_ON;
 }
 
-static enum flow_result flow_keep(struct relay_flow *f, const uint8_t *bytes, size_t n)
+/* The rest of what is in the relay's pipe: pipe and all if there is another, else in a copy. */
+static enum flow_result flow_keep(struct relay *r, struct relay_flow *f)
 {
-	f->left = malloc(n);
-	if (!f->left)
-		return FLOW_BROKEN;
-	memcpy(f->left, bytes, n);
-	f->at = 0;
-	f->len = n;
-	return FLOW_WAITS;
-}
+	struct relay_pipe other;
 
-static enum flow_result flow_read(struct relay *r, struct relay_flow *f, int from, int to)
-{
-	size_t size = r->n_pairs > RELAY_MANY ? RELAY_BUFFER_MANY : RELAY_BUFFER;
-	ssize_t n = recv(from, r->scratch, size, MSG_DONTWAIT), sent;
-
-	if (n < 0)
-		return errno == EAGAIN ? FLOW_WAITS : errno == EINTR ? FLOW_GOES_ON : FLOW_BROKEN;
-	if (n == 0) {
-		f->eof = true;
-		return FLOW_GOES_ON;
+	if (relay_pipe_take(&r->pipes, &other) == 0) {
+		f->pipe = r->pipe;
+		r->pipe = other;
+		return FLOW_WAITS;
 	}
-	sent = flow_send(to, r->scratch, (size_t)n);
-	if (sent < 0)
-		return FLOW_BROKEN;
-	return sent < n ? flow_keep(f, r->scratch + sent, (size_t)(n - sent)) : FLOW_GOES_ON;
+	f->left = malloc(f->len);
+	f->at = 0;
+	return f->left && fd_read_full(r->pipe.out, f->left, f->len) == (ssize_t)f->len
+		       ? FLOW_WAITS
+		       : FLOW_BROKEN;
 }
 
-static enum flow_result flow_step(struct relay *r, struct relay_flow *f, int from, int to)
+/* The relay's pipe may have something in it that nobody is to get. */
+static void relay_renew_pipe(struct relay *r)
 {
-	if (f->left)
-		return flow_send_left(f, to);
+	relay_pipe_give(&r->pipes, &r->pipe, false);
+	(void)relay_pipe_take(&r->pipes, &r->pipe); /* another try with the next read */
+}
+
+static enum flow_result flow_read(
+	struct relay *r, struct relay_flow *f, struct relay_side *from, struct relay_side *to)
+{
+	size_t size = r->n_pairs > RELAY_MANY ? RELAY_READ_MANY : RELAY_READ;
+	enum flow_result result;
+	ssize_t n;
+
+	if (r->pipe.in < 0)
+		relay_renew_pipe(r);
+	n = flow_move(f, from->fd, r->pipe.in, size);
+	if (n < 0 && errno == EAGAIN)
+		from->readable = false;
+	if (n < 0)
+		return errno == EAGAIN ? FLOW_WAITS : FLOW_BROKEN;
+	f->eof = n == 0;
+	f->len = (size_t)n;
+	result = flow_send(f, r->pipe.out, to);
+	if (result == FLOW_WAITS)
+		result = flow_keep(r, f);
+	if (result == FLOW_BROKEN)
+		relay_renew_pipe(r);
+	return result;
+}
+
+static enum flow_result flow_step(
+	struct relay *r, struct relay_flow *f, struct relay_side *from, struct relay_side *to)
+{
+	if (f->len > 0)
+		return to->writable ? flow_send_left(r, f, to) : FLOW_WAITS;
 	if (!f->eof)
-		return flow_read(r, f, from, to);
+		return from->readable ? flow_read(r, f, from, to) : FLOW_WAITS;
 	if (!f->shut)
-		shutdown(to, SHUT_WR);
+		shutdown(to->fd, SHUT_WR);
 	f->shut = true;
 	return FLOW_WAITS;
 }
@@ -136,7 +174,7 @@ static enum flow_result pair_pump_one(struct relay_pair *p, int i)
 	enum flow_result result = FLOW_GOES_ON;
 
 	for (int n = 0; n < RELAY_ROUNDS && result == FLOW_GOES_ON; n++)
-		result = flow_step(p->relay, &p->flows[i], p->sides[i].fd, p->sides[!i].fd);
+		result = flow_step(p->relay, &p->flows[i], &p->sides[i], &p->sides[!i]);
 	return result;
 }
 
@@ -156,7 +194,11 @@ static void pair_pump(struct relay_pair *p)
 
 static void pair_event(struct loop_source *s, uint32_t events)
 {
-	pair_pump(CONTAINER_OF(s, struct relay_side, source)->pair);
+	struct relay_side *side = CONTAINER_OF(s, struct relay_side, source);
+
+	side->readable |= !!(events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR));
+	side->writable |= !!(events & (EPOLLOUT | EPOLLHUP | EPOLLERR));
+	pair_pump(side->pair);
 }
 
 static void pair_again(struct loop_job *j)
@@ -180,6 +222,8 @@ int relay_add_consume(struct relay *r, int a, int b)
 	for (int i = 0; i < 2; i++) {
 		p->sides[i].pair = p;
 		p->sides[i].fd = i == 0 ? a : b;
+		p->sides[i].readable = p->sides[i].writable = true;
+		p->flows[i].pipe = RELAY_PIPE_NONE;
 		loop_source_init(&p->sides[i].source, pair_event);
 	}
 	for (int i = 0; i < 2 && error == 0; i++)
@@ -198,4 +242,6 @@ void relay_finish(struct relay *r)
 {
 	while (!list_empty(&r->pairs))
 		pair_free(CONTAINER_OF(r->pairs.next, struct relay_pair, link));
+	relay_pipe_give(&r->pipes, &r->pipe, false);
+	relay_pipes_finish(&r->pipes);
 }

@@ -215,18 +215,22 @@ static int forward_open_signals(struct forward *f)
 	return loop_source_add(&f->loop, &f->signals, f->signal_fd, EPOLLIN);
 }
 
-/* Two descriptors a connection, and what the dials and the process itself have. */
-static size_t forward_pairs_max(const char *name)
+/* Two descriptors a connection, and what the dials, the relay's pipes and the process itself have. */
+static size_t forward_pairs_max(struct forward *f)
 {
-	const unsigned own = 3 * FORWARD_DIALS + 16;
+	const unsigned own = 3 * FORWARD_DIALS + 16, pipes = 2 * RELAY_PIPES_MAX;
 	struct rlimit lim = { 0 };
 
-	if (sandbox_want_fds(2 * RELAY_PAIRS_MAX + own) == 0)
+	if (sandbox_want_fds(2 * RELAY_PAIRS_MAX + own + pipes) == 0)
 		return RELAY_PAIRS_MAX;
+	f->relay.pipes.max = 1; /* the rest is for connections */
 	getrlimit(RLIMIT_NOFILE, &lim);
 	lim.rlim_cur = lim.rlim_cur > own + 2 ? (lim.rlim_cur - own) / 2 : 1;
-	fail(0, "the limit of open files (ulimit -Hn) is too low for more", NULL,
-		"warning: %s: at most %zu connections at once", name, (size_t)lim.rlim_cur);
+	lim.rlim_cur = lim.rlim_cur < RELAY_PAIRS_MAX ? lim.rlim_cur : RELAY_PAIRS_MAX;
+	if (lim.rlim_cur < RELAY_PAIRS_MAX)
+		fail(0, "the limit of open files (ulimit -Hn) is too low for more", NULL,
+			"warning: %s: at most %zu connections at once", f->name,
+			(size_t)lim.rlim_cur);
 	return lim.rlim_cur;
 }
 
@@ -255,7 +259,8 @@ static struct forward *forward_create(const char *name, const struct agent_wire_
 		.failed = forward_failed,
 		.ended = forward_vm_ended,
 		.user = f };
-	relay_init(&f->relay, &f->loop, forward_pair_ended, f);
+	if (relay_init(&f->relay, &f->loop, forward_pair_ended, f) < 0)
+		exit(fail(UVMS_EXIT_FAILED, strerror(errno), NULL, "%s: no forward", name));
 	loop_source_init(&f->listener, forward_on_listener);
 	loop_timer_init(&f->breath, forward_on_breath);
 	return f;
@@ -277,7 +282,7 @@ static int forward_run(struct forward *f, const char *where, const char *target)
 				? "take another port, or stop what listens there"
 				: NULL,
 			"%s cannot be listened on", where);
-	f->pairs_max = forward_pairs_max(f->name);
+	f->pairs_max = forward_pairs_max(f);
 	r = forward_open_signals(f);
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s: no forward", f->name);
