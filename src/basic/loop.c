@@ -50,6 +50,13 @@ int loop_source_add(struct loop *l, struct loop_source *s, int fd, uint32_t even
 	return 0;
 }
 
+int loop_source_rearm(struct loop *l, struct loop_source *s, uint32_t events)
+{
+	struct epoll_event e = { .events = events, .data.ptr = s };
+
+	return epoll_ctl(l->epoll_fd, EPOLL_CTL_MOD, s->fd, &e) < 0 ? -errno : 0;
+}
+
 void loop_source_remove(struct loop *l, struct loop_source *s)
 {
 	if (s->fd < 0)

@@ -50,6 +50,11 @@ void loop_stop(struct loop *l, int exit_code);
 void loop_source_init(struct loop_source *s, void (*fn)(struct loop_source *s, uint32_t events));
 int loop_source_add(struct loop *l, struct loop_source *s, int fd, uint32_t events);
 void loop_source_remove(struct loop *l, struct loop_source *s);
+/*
+ * For EPOLLET: what is so now is told again. To be called after an EAGAIN, so that one that came for another reason
+ * than an empty or full descriptor is no wait for ever.
+ */
+int loop_source_rearm(struct loop *l, struct loop_source *s, uint32_t events);
 
 void loop_timer_init(struct loop_timer *t, void (*fn)(struct loop_timer *t));
 /* (Re)arms T. Constant time when timers of one length dominate. */

@@ -71,11 +71,36 @@ static void timers_in_order(void **state)
 	loop_finish(&loop);
 }
 
+static void told_again(struct loop_source *s, uint32_t events)
+{
+	if (++calls == 2)
+		loop_stop(&loop, 0);
+	else
+		assert_int_equal(loop_source_rearm(&loop, s, EPOLLOUT | EPOLLET), 0);
+}
+
+static void edge_is_told_again_when_rearmed(void **state)
+{
+	CLEANUP_CLOSE int a = -EBADF, b = -EBADF;
+	int pair[2];
+
+	assert_int_equal(sockun_pair(SOCK_STREAM, pair), 0);
+	a = pair[0], b = pair[1];
+	assert_int_equal(loop_init(&loop), 0);
+	loop_source_init(&one, told_again);
+	assert_int_equal(loop_source_add(&loop, &one, a, EPOLLOUT | EPOLLET), 0);
+	calls = 0;
+	assert_int_equal(loop_run(&loop), 0);
+	assert_int_equal(calls, 2);
+	loop_finish(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(removed_source_is_not_called),
 		cmocka_unit_test(timers_in_order),
+		cmocka_unit_test(edge_is_told_again_when_rearmed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

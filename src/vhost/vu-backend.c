@@ -38,15 +38,28 @@ struct virtq *vu_backend_queue(struct vu_backend *b, unsigned queue)
 	return !b->ended && q->running && q->enabled && !q->vq.broken ? &q->vq : NULL;
 }
 
-void vu_backend_call(struct vu_backend *b, unsigned queue)
+int vu_backend_notify(int fd)
 {
 	static const uint64_t one = 1;
+	ssize_t r;
+
+	do
+		r = write(fd, &one, sizeof one);
+	while (r < 0 && errno == EINTR);
+	/* non-blocking: a full eventfd has told already */
+	return r < 0 && errno != EAGAIN ? -errno : 0;
+}
+
+void vu_backend_call(struct vu_backend *b, unsigned queue)
+{
 	struct virtq *vq = vu_backend_queue(b, queue);
 
-	/* non-blocking: a full eventfd has told already */
-	if (vq && virtq_wants_call(vq) && b->queues[queue].call_fd >= 0 &&
-		write(b->queues[queue].call_fd, &one, sizeof one) < 0)
-		return;
+	int r = 0;
+
+	if (vq && virtq_wants_call(vq) && b->queues[queue].call_fd >= 0)
+		r = vu_backend_notify(b->queues[queue].call_fd);
+	if (r < 0) /* the guest might wait for ever: another process will tell it */
+		vu_end(b, r, "an interrupt for the guest");
 }
 
 static void vu_queue_kicked(struct loop_source *s, uint32_t events)
@@ -55,9 +68,9 @@ static void vu_queue_kicked(struct loop_source *s, uint32_t events)
 	struct vu_backend *b = q->backend;
 	uint64_t count;
 
-	/* edge-triggered, so a descriptor that never runs dry costs nothing */
-	if (read(q->kick_fd, &count, sizeof count) < 0 && errno != EAGAIN && errno != EINTR)
-		return;
+	/* edge-triggered, so one that never runs dry costs nothing; and whatever it says, there was a kick */
+	if (read(q->kick_fd, &count, sizeof count) < 0)
+		count = 0;
 	b->device->kicked(b, (unsigned)(q - b->queues));
 }
 

@@ -109,6 +109,9 @@ struct virtq *vu_backend_queue(struct vu_backend *b, unsigned queue);
 /* Interrupts the guest if it wants that for what was pushed. */
 void vu_backend_call(struct vu_backend *b, unsigned queue);
 
+/* Kicks the eventfd FD. 0 or -errno. */
+int vu_backend_notify(int fd);
+
 /* For vu-resume.h: the parts of a ring in our memory; a queue runs on them, with KICK_FD. 0 or -errno. */
 int vu_backend_translate(struct vu_queue *q, struct virtq_parts *ret);
 int vu_backend_run(struct vu_queue *q, const struct virtq_parts *parts, int kick_fd_consume);

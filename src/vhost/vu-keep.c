@@ -85,7 +85,7 @@ static int keep_receive_one(struct vu_keep *k, int *ret_channel)
 
 	n = fdpass_recv(k->fd, bytes, sizeof bytes, &fd, &n_fds);
 	if (n <= 0)
-		return n < 0 ? (int)n : -ECONNRESET;
+		return n < 0 ? (int)n : -EPIPE;
 	r = keeper_wire_get(bytes, (size_t)n, n_fds, &m);
 	if (r < 0)
 		return r;
@@ -154,10 +154,14 @@ static void keep_readable(struct loop_source *s, uint32_t events)
 	CLEANUP_CLOSE int channel = -EBADF;
 	int op = keep_receive_one(k, &channel);
 
+	if (op == KEEPER_PING)
+		return;
 	if (op == KEEPER_HANDOVER && k->handover)
 		k->handover(k, TAKE_FD(channel));
-	else if (op != KEEPER_PING && op != -EAGAIN)
+	else if (op >= 0 || op == -EPIPE)
 		loop_source_remove(k->loop, s); /* it ends, and we with it */
+	else if (op != -EAGAIN && k->failed)
+		k->failed(k, op);
 }
 
 int vu_keep_watch(struct vu_keep *k, struct loop *loop)

@@ -29,6 +29,8 @@ struct vu_keep {
 	struct loop_source source;
 	/* The keeper wants a live handover by CHANNEL, which the hook takes over. NULL: never. */
 	void (*handover)(struct vu_keep *k, int channel_consume);
+	void (*failed)(struct vu_keep *k,
+		int error); /* the channel: nothing is heard of the keeper any more */
 };
 
 /* Takes over CHANNEL; maps the page of STATE_FD (borrowed). 0 or -errno. */

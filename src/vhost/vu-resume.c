@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cleanup.h"
 
@@ -85,9 +84,9 @@ static int vu_resume_queue(struct vu_queue *q, const struct vu_state_queue *s)
 }
 
 /* The device learns what it would know; a kick or an interrupt may have been lost with the other. */
-static void vu_resume_tell(struct vu_backend *b)
+static int vu_resume_tell(struct vu_backend *b)
 {
-	static const uint64_t one = 1;
+	int r;
 
 	for (unsigned i = 0; i < b->device->n_queues; i++) {
 		struct vu_queue *q = &b->queues[i];
@@ -97,11 +96,13 @@ static void vu_resume_tell(struct vu_backend *b)
 		if (!q->running)
 			continue;
 		b->device->started(b, i, false);
-		if (q->call_fd >= 0 && write(q->call_fd, &one, sizeof one) < 0)
-			continue; /* it is full: it has told already */
+		r = q->call_fd >= 0 ? vu_backend_notify(q->call_fd) : 0;
+		if (r < 0)
+			return r;
 		if (q->enabled)
 			b->device->kicked(b, i);
 	}
+	return 0;
 }
 
 int vu_resume(struct vu_backend *b, struct vu_keep *keep)
@@ -124,8 +125,7 @@ int vu_resume(struct vu_backend *b, struct vu_keep *keep)
 	r = vu_resume_memory(b, &s);
 	for (unsigned i = 0; r == 0 && i < b->device->n_queues; i++)
 		r = vu_resume_queue(&b->queues[i], &s.queues[i]);
-	if (r < 0)
-		return r;
-	vu_resume_tell(b);
-	return 1;
+	if (r == 0)
+		r = vu_resume_tell(b);
+	return r < 0 ? r : 1;
 }

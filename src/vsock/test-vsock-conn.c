@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -199,6 +200,27 @@ static void counters_wrap(void **state)
 	leave();
 }
 
+/* An error that is no end of the host's: both directions end, and the host sees it. */
+static void write_error_ends_both_ways(void **state)
+{
+	struct vsock_pkt p;
+	char b;
+	int other;
+
+	bring(VSOCK_OPEN);
+	other = open("/dev/null", O_RDWR | O_CLOEXEC);
+	assert_int_equal(dup2(other, c.fd), c.fd);
+	input(VSOCK_OP_RW, 0, 10);
+	assert_int_equal(c.state, VSOCK_DEAD);
+	assert_int_equal(read(far_end, &b, 1), 0);
+	assert_true(output(&p));
+	assert_int_equal(p.op, VSOCK_OP_RST);
+	assert_int_equal(ended, 1);
+	close(other);
+	close(far_end);
+	loop_finish(&loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -208,6 +230,7 @@ int main(void)
 		cmocka_unit_test(drained_has_no_timer),
 		cmocka_unit_test(credit_to_the_byte),
 		cmocka_unit_test(counters_wrap),
+		cmocka_unit_test(write_error_ends_both_ways),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,6 +10,7 @@
 #include "fd.h"
 
 #define VSOCK_CREDIT_STEP (VSOCK_BUF_BYTES / 4)
+#define VSOCK_CONN_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 static void vsock_conn_event(struct loop_source *s, uint32_t events);
 static void vsock_conn_timeout(struct loop_timer *t);
@@ -64,6 +65,13 @@ void vsock_conn_abort(struct vsock_conn *c)
 void vsock_conn_drop(struct vsock_conn *c)
 {
 	vsock_conn_end(c);
+}
+
+/* The socket said EAGAIN. */
+static void vsock_conn_wait(struct vsock_conn *c)
+{
+	if (loop_source_rearm(c->loop, &c->source, VSOCK_CONN_EVENTS) < 0)
+		vsock_conn_reset(c);
 }
 
 static void vsock_conn_timeout(struct loop_timer *t)
@@ -141,7 +149,9 @@ static uint32_t vsock_conn_read(
 	c->readable = false;
 	if (got == 0)
 		vsock_conn_host_shuts(c, c->hangup ? VSOCK_SHUTDOWN_BOTH : VSOCK_SHUTDOWN_SEND);
-	else if (errno != EAGAIN)
+	else if (errno == EAGAIN)
+		vsock_conn_wait(c);
+	else
 		vsock_conn_reset(c);
 	return 0;
 }
@@ -232,7 +242,7 @@ static void vsock_conn_write_failed(struct vsock_conn *c)
 		vsock_conn_host_shuts(c, VSOCK_SHUTDOWN_RECV);
 }
 
-/* Writes IOV; returns how much went, 0 when the socket is full or has failed. */
+/* Writes IOV; returns how much went, 0 when the socket is full or has failed: then C may be DEAD. */
 static size_t vsock_conn_write(struct vsock_conn *c, const struct iovec *iov, size_t n)
 {
 	struct msghdr m = { .msg_iov = (struct iovec *)iov, .msg_iovlen = n };
@@ -243,8 +253,13 @@ static size_t vsock_conn_write(struct vsock_conn *c, const struct iovec *iov, si
 	while (r < 0 && errno == EINTR);
 	if (r >= 0)
 		return (size_t)r;
-	if (errno != EAGAIN)
+	if (errno == EAGAIN)
+		vsock_conn_wait(c);
+	else if (errno == EPIPE || c->state != VSOCK_OPEN)
 		vsock_conn_write_failed(c);
+	else
+		vsock_conn_reset(
+			c); /* the other direction is of no use either: the host has to see it */
 	return 0;
 }
 
@@ -312,6 +327,8 @@ static void vsock_conn_on_data(
 	n = vsock_iov_cut(payload, n, p->len);
 	if (ring_used(&c->ring) == 0 && !c->write_failed && p->len > 0)
 		done = vsock_conn_write(c, payload, n);
+	if (c->state == VSOCK_DEAD)
+		return;
 	if (c->write_failed)
 		done = p->len;
 	else
@@ -469,7 +486,7 @@ static int vsock_conn_begin(struct vsock_conn *c, const struct vsock_key *key,
 	int r;
 
 	vsock_conn_renew(c, key);
-	r = loop_source_add(loop, &c->source, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	r = loop_source_add(loop, &c->source, fd, VSOCK_CONN_EVENTS);
 	if (r < 0)
 		return r;
 	c->fd = TAKE_FD(fd);

@@ -12,6 +12,8 @@
 
 #define VSOCK_ACCEPTS_PER_TURN 32
 #define VSOCK_ACCEPT_PAUSE     100000 /* µs */
+#define VSOCK_HOST_EVENTS      (EPOLLIN | EPOLLET)
+#define VSOCK_PENDING_EVENTS   (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
 int vsock_host_parse(const char *line, size_t len, uint32_t *ret_port)
 {
@@ -132,7 +134,7 @@ static void vsock_host_wait_for_line(struct vsock_host *h, int fd_consume)
 	if (!vsock_host_has_place(h))
 		vsock_pending_drop(CONTAINER_OF(h->waiting.next, struct vsock_pending, link));
 	p = CONTAINER_OF(h->idle.next, struct vsock_pending, link);
-	if (loop_source_add(h->loop, &p->source, fd, EPOLLIN | EPOLLRDHUP | EPOLLET) < 0)
+	if (loop_source_add(h->loop, &p->source, fd, VSOCK_PENDING_EVENTS) < 0)
 		return;
 	p->fd = TAKE_FD(fd);
 	list_remove(&p->link);
@@ -157,6 +159,7 @@ static void vsock_host_accept(struct vsock_host *h)
 		if (fd >= 0) {
 			vsock_host_wait_for_line(h, fd);
 		} else if (errno == EAGAIN) {
+			(void)loop_source_rearm(h->loop, &h->source, VSOCK_HOST_EVENTS);
 			return;
 		} else if (errno != EINTR && errno != ECONNABORTED) {
 			loop_timer_set(h->loop, &h->accept_timer, VSOCK_ACCEPT_PAUSE);
@@ -202,7 +205,7 @@ int vsock_host_open(struct vsock_host *h, struct loop *loop, const char *path,
 	r = fd_set_nonblock(fd, 1);
 	if (r < 0)
 		return r;
-	r = loop_source_add(loop, &h->source, fd, EPOLLIN | EPOLLET);
+	r = loop_source_add(loop, &h->source, fd, VSOCK_HOST_EVENTS);
 	if (r < 0)
 		return r;
 	h->fd = TAKE_FD(fd);
@@ -218,7 +221,7 @@ int vsock_host_restore(struct vsock_host *h, uint64_t timer_usec, int fd_consume
 	if (!vsock_host_has_place(h))
 		return -ENOSPC;
 	p = CONTAINER_OF(h->idle.next, struct vsock_pending, link);
-	r = loop_source_add(h->loop, &p->source, fd, EPOLLIN | EPOLLRDHUP | EPOLLET);
+	r = loop_source_add(h->loop, &p->source, fd, VSOCK_PENDING_EVENTS);
 	if (r < 0)
 		return r;
 	p->fd = TAKE_FD(fd);

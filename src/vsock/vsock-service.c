@@ -105,6 +105,15 @@ static void vsock_service_hand_over(struct vu_keep *k, int channel_consume)
 	(void)vu_keep_tell(k, KEEPER_STAYS);
 }
 
+/* Deaf to the keeper we would only be in the way; a successor hears. */
+static void vsock_service_deaf(struct vu_keep *k, int error)
+{
+	struct vsock_service *s = CONTAINER_OF(k, struct vsock_service, keep);
+
+	log_error("the keeper's channel failed: %s", strerror(-error));
+	loop_stop(&s->loop, 1);
+}
+
 int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, uint64_t seed)
 {
 	int r;
@@ -133,8 +142,24 @@ int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, ui
 		return 0;
 	r = vu_keep_open(&s->keep, a->keeper_fd, a->state_fd);
 	s->keep.handover = vsock_service_hand_over;
+	s->keep.failed = vsock_service_deaf;
 	fd_close(a->state_fd); /* the mapping keeps it */
 	return r;
+}
+
+/* What the host lacks now it may have later: the next process has another try. */
+static bool vsock_service_is_passing(int error)
+{
+	switch (-error) {
+	case ENOMEM:
+	case ENOSPC:
+	case EMFILE:
+	case ENFILE:
+	case EAGAIN:
+	case EINTR:
+	case EIO: return true;
+	default: return false;
+	}
 }
 
 static int vsock_service_resume(struct vsock_service *s)
@@ -147,6 +172,8 @@ static int vsock_service_resume(struct vsock_service *s)
 	if (r < 0)
 		return r;
 	r = vsock_dev_resume(&s->dev, &s->keep);
+	if (vsock_service_is_passing(r))
+		return r;
 	if (r < 0) {
 		log_error("the vhost-user session cannot be taken over: %s",
 			r == -ESTALE    ? "the device died in the middle of a request of the VMM"

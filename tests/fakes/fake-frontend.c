@@ -27,6 +27,7 @@
 #include "unit.h"
 
 bool fake_indirect, fake_keeps;
+void (*fake_on_end)(struct fake *f);
 
 uint64_t fake_now_usec(void)
 {
@@ -36,8 +37,24 @@ uint64_t fake_now_usec(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-/* What lies in the keeper's channel. */
-static void fake_keep(struct fake *f)
+/* poll(), in which the end of vsockd is noticed. */
+static int fake_poll(struct fake *f, struct pollfd *p, int msec)
+{
+	uint64_t end = fake_now_usec() + (uint64_t)msec * 1000;
+
+	for (;;) {
+		struct pollfd both[2] = { *p, { .fd = f->pidfd, .events = POLLIN } };
+		uint64_t now = fake_now_usec();
+		int n = poll(
+			both, fake_on_end ? 2 : 1, now < end ? (int)((end - now + 999) / 1000) : 0);
+
+		if (n <= 0 || both[0].revents)
+			return n < 0 ? n : !!both[0].revents;
+		fake_on_end(f);
+	}
+}
+
+void fake_keep(struct fake *f)
 {
 	for (;;) {
 		uint8_t bytes[KEEPER_WIRE_BYTES];
@@ -49,10 +66,12 @@ static void fake_keep(struct fake *f)
 
 		if (poll(&p, 1, 0) <= 0)
 			return;
-		n = fdpass_recv(f->keeper_fd, bytes, sizeof bytes, &fd, &n_fds);
+		n = fdpass_recv_left(f->keeper_fd, bytes, sizeof bytes, &fd, &n_fds);
 		if (n <= 0)
 			return;
 		assert_int_equal(keeper_wire_get(bytes, (size_t)n, n_fds, &m), 0);
+		f->pongs += m.op == KEEPER_PONG;
+		f->stays += m.op == KEEPER_STAYS;
 		if (m.op != KEEPER_KEEP && m.op != KEEPER_DROP)
 			continue;
 		if (f->slots[m.slot] >= 0)
@@ -69,20 +88,20 @@ static void fake_offer_kept(struct fake *f)
 		if (f->slots[i] < 0)
 			continue;
 		keeper_wire_put(bytes, &(struct keeper_msg){ KEEPER_KEEP, i, 0 });
-		assert_int_equal(fdpass_send(f->keeper_fd, bytes, sizeof bytes, &f->slots[i], 1),
-			sizeof bytes);
+		if (fdpass_send(f->keeper_fd, bytes, sizeof bytes, &f->slots[i], 1) < 0)
+			return; /* it has died: that is seen by itself */
 	}
 	keeper_wire_put(bytes, &(struct keeper_msg){ KEEPER_GO, 0, 0 });
-	assert_int_equal(fdpass_send(f->keeper_fd, bytes, sizeof bytes, NULL, 0), sizeof bytes);
+	(void)fdpass_send(f->keeper_fd, bytes, sizeof bytes, NULL, 0);
 }
 
 /* With its end of the keeper's channel, and one to the process in service; -EBADF: none. */
-static void fake_spawn_with(struct fake *f, int keeper_fd, int from_fd)
+static void fake_spawn_with(
+	struct fake *f, int keeper_fd, int from_fd, pid_t *ret_pid, int *ret_pidfd)
 {
 	const char *argv[24] = { getenv("UVMS_VSOCKD"), "--name", "fake", "--cid", "42",
 		"--vhost-fd", "3", "--listen-fd", "4", "--table-fd", "5", "--path", "v" };
 	int fds[] = { f->device_fd, f->listen_fd, f->table_fd, keeper_fd, f->state_fd, from_fd };
-	int pidfd;
 	struct spawn s = { SPAWN_DEFAULTS, .path = argv[0], .argv = argv, .fds = fds,
 		.n_fds = from_fd >= 0 ? 6
 			 : fake_keeps ? 5
@@ -102,8 +121,7 @@ static void fake_spawn_with(struct fake *f, int keeper_fd, int from_fd)
 	assert_true(s.cwd_fd >= 0);
 	s.stderr_fd = STDERR_FILENO;
 	assert_non_null(argv[0]);
-	assert_int_equal(spawn_process(&s, &f->pid, &pidfd), 0);
-	close(pidfd);
+	assert_int_equal(spawn_process(&s, ret_pid, ret_pidfd), 0);
 	close(s.cwd_fd);
 }
 
@@ -116,28 +134,20 @@ static void fake_spawn(struct fake *f)
 		f->keeper_fd = pair[0];
 		fake_offer_kept(f);
 	}
-	fake_spawn_with(f, pair[1], -EBADF);
+	f->pidfd = fd_close(f->pidfd);
+	fake_spawn_with(f, pair[1], -EBADF, &f->pid, &f->pidfd);
 	fd_close(pair[1]);
 }
 
-/* Waits until the next message in FD is OP. */
-static void fake_hear(int fd, enum keeper_op op)
+static int fake_code(int status)
 {
-	uint8_t bytes[KEEPER_WIRE_BYTES];
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	do {
-		assert_int_equal(poll(&p, 1, 5000), 1);
-		assert_int_equal(recv(fd, bytes, sizeof bytes, 0), sizeof bytes);
-	} while (bytes[0] != op);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-int fake_hand_over(struct fake *f, pid_t *ret_next)
+void fake_next_start(struct fake *f, struct fake_next *ret)
 {
 	const struct timeval limit = { .tv_sec = 2 };
-	int channel[2], keeper[2], status;
-	uint8_t bytes[KEEPER_WIRE_BYTES];
-	pid_t old = f->pid;
+	int channel[2], keeper[2];
 
 	assert_int_equal(sockun_pair(SOCK_SEQPACKET, channel), 0);
 	assert_int_equal(sockun_pair(SOCK_SEQPACKET, keeper), 0);
@@ -145,41 +155,105 @@ int fake_hand_over(struct fake *f, pid_t *ret_next)
 		setsockopt(channel[i], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 		setsockopt(channel[i], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	}
-	fake_spawn_with(f, keeper[1], channel[1]);
+	fake_spawn_with(f, keeper[1], channel[1], &ret->pid, &ret->pidfd);
 	close(keeper[1]);
 	close(channel[1]);
-	fake_hear(keeper[0], KEEPER_WAITS);
-	if (ret_next)
-		*ret_next = f->pid;
+	ret->keeper_fd = keeper[0];
+	ret->channel_fd = channel[0];
+}
+
+bool fake_next_waits(const struct fake_next *n, int msec)
+{
+	struct pollfd p[2] = { { .fd = n->keeper_fd, .events = POLLIN },
+		{ .fd = n->pidfd, .events = POLLIN } };
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+
+	return poll(p, 2, msec) > 0 && p[0].revents &&
+	       recv(n->keeper_fd, bytes, sizeof bytes, MSG_DONTWAIT) == sizeof bytes &&
+	       bytes[0] == KEEPER_WAITS;
+}
+
+bool fake_next_ask(struct fake *f, struct fake_next *n)
+{
+	uint8_t bytes[KEEPER_WIRE_BYTES];
+	ssize_t r;
+
 	keeper_wire_put(bytes, &(struct keeper_msg){ .op = KEEPER_HANDOVER });
-	assert_int_equal(
-		fdpass_send(f->keeper_fd, bytes, sizeof bytes, &channel[0], 1), sizeof bytes);
-	close(channel[0]);
-	assert_int_equal(waitpid(old, &status, 0), old);
+	r = fdpass_send(f->keeper_fd, bytes, sizeof bytes, &n->channel_fd, 1);
+	n->channel_fd = fd_close(n->channel_fd);
+	return r == sizeof bytes;
+}
+
+void fake_next_adopt(struct fake *f, struct fake_next *n)
+{
+	fake_keep(f);
+	fd_close(n->channel_fd);
+	close(f->keeper_fd);
+	fd_close(f->pidfd);
+	f->keeper_fd = n->keeper_fd;
+	f->pid = n->pid;
+	f->pidfd = n->pidfd;
+	fake_offer_kept(f);
+}
+
+int fake_next_drop(struct fake_next *n)
+{
+	int status;
+
+	kill(n->pid, SIGKILL);
+	assert_int_equal(waitpid(n->pid, &status, 0), n->pid);
+	fd_close(n->channel_fd);
+	close(n->keeper_fd);
+	close(n->pidfd);
+	return fake_code(status);
+}
+
+int fake_hand_over(struct fake *f, pid_t *ret_next)
+{
+	struct fake_next n;
+	int status;
+
+	fake_next_start(f, &n);
+	assert_true(fake_next_waits(&n, 5000));
+	if (ret_next)
+		*ret_next = n.pid;
+	assert_true(fake_next_ask(f, &n));
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	fake_next_adopt(f, &n);
+	return fake_code(status);
+}
+
+int fake_reap(struct fake *f)
+{
+	int status;
+
+	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
+	f->pidfd = fd_close(f->pidfd);
+	return fake_code(status);
+}
+
+void fake_revive(struct fake *f)
+{
 	fake_keep(f);
 	close(f->keeper_fd);
-	f->keeper_fd = keeper[0];
-	fake_offer_kept(f);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+	fake_spawn(f);
 }
 
 int fake_replace(struct fake *f)
 {
-	int status;
+	int code;
 
 	kill(f->pid, SIGKILL);
-	assert_int_equal(waitpid(f->pid, &status, 0), f->pid);
-	fake_keep(f);
-	close(f->keeper_fd);
-	fake_spawn(f);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+	code = fake_reap(f);
+	fake_revive(f);
+	return code;
 }
 
 void fake_start(struct fake *f)
 {
 	int pair[2], dir_fd;
 
-	*f = (struct fake){ .state_fd = -EBADF, .keeper_fd = -EBADF };
+	*f = (struct fake){ .state_fd = -EBADF, .keeper_fd = -EBADF, .pidfd = -EBADF };
 	memset(f->slots, 0xff, sizeof f->slots);
 	signal(SIGPIPE, SIG_IGN);
 	strcpy(f->dir, "/tmp/fake-frontend-XXXXXX");
@@ -231,7 +305,7 @@ static void fake_recv(struct fake *f, void *ret, size_t len)
 {
 	struct pollfd p = { .fd = f->sock, .events = POLLIN };
 
-	assert_int_equal(poll(&p, 1, 5000), 1);
+	assert_int_equal(fake_poll(f, &p, 5000), 1);
 	assert_int_equal(recv(f->sock, ret, len, MSG_WAITALL), len);
 }
 
@@ -349,6 +423,7 @@ int fake_wait_exit(struct fake *f)
 				close(f->slots[i]);
 		}
 	}
+	fd_close(f->pidfd);
 	close(f->sock);
 	close(f->mem_fd);
 	close(f->table_fd);
@@ -359,7 +434,7 @@ int fake_wait_exit(struct fake *f)
 		close(f->rings[i].call);
 	}
 	file_remove_tree_at(AT_FDCWD, f->dir);
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+	return fake_code(status);
 }
 
 void fake_stop(struct fake *f)
@@ -394,7 +469,7 @@ void fake_assert_no_leak(struct fake *f)
 	uint64_t end = fake_now_usec() + 3000000;
 
 	while (fake_count_fds(f) != f->fds_at_start && fake_now_usec() < end)
-		usleep(2000);
+		fake_poll(f, &(struct pollfd){ .fd = -1 }, 2);
 	assert_int_equal(fake_count_fds(f), f->fds_at_start);
 }
 
@@ -460,7 +535,7 @@ static bool fake_wait_call(struct fake *f, unsigned q, uint16_t seen, int msec)
 
 		if (left <= 0)
 			return false;
-		if (poll(&p, 1, (int)left) > 0)
+		if (fake_poll(f, &p, (int)left) > 0)
 			eventfd_read(f->rings[q].call, &v);
 	}
 	return true;

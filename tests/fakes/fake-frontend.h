@@ -43,6 +43,14 @@ struct fake {
 	int fds_at_start; /* of vsockd, after the handshake */
 	/* when fake_keeps: what a supervisor has */
 	int device_fd, state_fd, keeper_fd, slots[KEEPER_SLOTS];
+	int pidfd;
+	unsigned pongs, stays; /* heard of vsockd */
+};
+
+/* A vsockd that is to take all from the one that lives. */
+struct fake_next {
+	pid_t pid;
+	int pidfd, keeper_fd, channel_fd;
 };
 
 /* Whether packets go in indirect descriptors, both ways. The guest's choice, packet by packet. */
@@ -50,6 +58,12 @@ extern bool fake_indirect;
 
 /* Whether fake_start() plays the keeper, too. */
 extern bool fake_keeps;
+
+/*
+ * When not NULL: called as soon as vsockd has ended, from within whatever waits. It reaps and revives it, or leaves
+ * f->pidfd closed.
+ */
+extern void (*fake_on_end)(struct fake *f);
 
 void fake_start(struct fake *f);                   /* the process, connected, nothing said */
 void fake_handshake(struct fake *f);               /* as QEMU does, up to running rings */
@@ -63,11 +77,20 @@ int fake_wait_exit(struct fake *f);
 bool fake_alive(struct fake *f);
 /* SIGKILL, then a successor with all that was kept; returns what the dead one had ended with, as fake_wait_exit(). */
 int fake_replace(struct fake *f);
+int fake_reap(struct fake *f);    /* waits for its end; the same number */
+void fake_revive(struct fake *f); /* after that */
+void fake_keep(struct fake *f);   /* obeys what lies in the keeper's channel */
 /*
  * A successor takes all from the process that lives; returns what that ended with. The successor's pid goes to
  * *RET_NEXT (may be NULL) before the other is asked.
  */
 int fake_hand_over(struct fake *f, pid_t *ret_next);
+/* The same in steps, for those that may fail. */
+void fake_next_start(struct fake *f, struct fake_next *ret);
+bool fake_next_waits(const struct fake_next *n, int msec); /* false: it will not come up */
+bool fake_next_ask(struct fake *f, struct fake_next *n); /* tells vsockd; false: it does not hear */
+void fake_next_adopt(struct fake *f, struct fake_next *n); /* vsockd is reaped: N is it now */
+int fake_next_drop(struct fake_next *n);                   /* SIGKILL; what it has ended with */
 int fake_count_fds(const struct fake *f);
 /* Fails unless vsockd soon has as many descriptors as after the handshake. */
 void fake_assert_no_leak(struct fake *f);

@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -301,6 +302,29 @@ static void setting_up_again_leaks_nothing(void **state)
 	fake_stop(&f);
 }
 
+/* What a read of the kick says is of no interest: there was one. */
+static void kick_that_cannot_be_read(void **state)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	uint64_t index = 1;
+	struct vsock_pkt p;
+	int l, c;
+
+	fake_setup(&f);
+	l = fake_listen(&f, 9999, 1);
+	fake_message(&f, VU_SET_VRING_KICK, V, &index, 8, &l, 1);
+	fake_get_u64(&f, VU_GET_QUEUE_NUM);
+	p = fake_pkt(VSOCK_OP_REQUEST, 1000, 7000);
+	fake_tx(&f, &p, NULL, 0); /* this kicks what nobody listens to any more */
+	c = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(sa.sun_path, sizeof sa.sun_path, "%s/v_9999", f.dir);
+	assert_int_equal(connect(c, (struct sockaddr *)&sa, sizeof sa), 0);
+	fake_expect(&f, VSOCK_OP_RST, 1000, NULL);
+	close(c);
+	close(l);
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -313,6 +337,7 @@ int main(void)
 		cmocka_unit_test(replies_are_not_read),
 		cmocka_unit_test(config_outside_is_answered_empty),
 		cmocka_unit_test(setting_up_again_leaks_nothing),
+		cmocka_unit_test(kick_that_cannot_be_read),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

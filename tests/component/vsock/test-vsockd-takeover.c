@@ -432,6 +432,38 @@ static void heir_dies(void **state)
 	fake_stop(&f);
 }
 
+/* One that cannot hear its keeper any more makes room for one that can. */
+static void deaf_one_ends(void **state)
+{
+	int l;
+
+	fake_setup(&f);
+	assert_int_equal(send(f.keeper_fd, "???", 3, 0), 3);
+	assert_int_equal(fake_reap(&f), 1);
+	fake_revive(&f);
+	l = fake_listen(&f, 7000, 4);
+	serves(2000);
+	close(l);
+	fake_stop(&f);
+}
+
+/* Killed with a word of the keeper unread: what it had handed over by then is not lost. */
+static void unread_word(void **state)
+{
+	uint8_t ping[KEEPER_WIRE_BYTES];
+	int l;
+
+	fake_setup(&f);
+	kill(f.pid, SIGSTOP);
+	keeper_wire_put(ping, &(struct keeper_msg){ KEEPER_PING, 0, 1 });
+	assert_int_equal(send(f.keeper_fd, ping, sizeof ping, 0), sizeof ping);
+	fake_replace(&f);
+	l = fake_listen(&f, 7000, 4);
+	serves(2000);
+	close(l);
+	fake_stop(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -447,6 +479,8 @@ int main(void)
 		cmocka_unit_test(handed_over_under_load),
 		cmocka_unit_test(handed_over_in_every_state),
 		cmocka_unit_test(heir_dies),
+		cmocka_unit_test(deaf_one_ends),
+		cmocka_unit_test(unread_word),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);
