@@ -276,6 +276,23 @@ class ForwardTest(unittest.TestCase):
         self.assertLess(left, 40)
         service.close()
 
+    def test_reset_mixes_nothing(self):
+        """What one that left in the middle was to get reaches nobody else."""
+        service = Service(lambda s: s.sendall(s.recv(1) * (1 << 20)))
+        self.forward(f"vsock:{service.port}")
+        for i in range(100):
+            leaver, stayer = self.dial(), self.dial()
+            leaver.sendall(b"L")
+            stayer.sendall(b"S")
+            leaver.recv(1 + i * 500)
+            leaver.close()
+            got = b""
+            while chunk := stayer.recv(1 << 18):
+                got += chunk
+            self.assertEqual((len(got), got.count(b"S")), (1 << 20, 1 << 20))
+            stayer.close()
+        service.close()
+
     def test_refused(self):
         self.forward(1)
         for _ in range(3):
