@@ -22,7 +22,7 @@ import vmtest
 from vmtest import equal, main, need, true
 
 SOAK = os.environ.get("UVMS_SOAK") == "1"
-ROUNDS = int(os.environ.get("UVMS_ROUNDS", "400" if SOAK else "30"))
+ROUNDS = int(os.environ.get("UVMS_ROUNDS", "600" if SOAK else "30"))
 SEED = int(os.environ.get("UVMS_SEED", random.SystemRandom().randrange(1 << 32)))
 PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init")
 
