@@ -1,10 +1,12 @@
 #include "sockun.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "cleanup.h"
 
@@ -57,6 +59,48 @@ int sockun_connect_at(int dirfd, const char *name)
 	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
 		return -errno;
 	return TAKE_FD(fd);
+}
+
+int sockun_listen_unnamed(int dirfd, const char *name, mode_t mode, int backlog, int *ret_path_fd)
+{
+	CLEANUP_CLOSE int fd = sockun_listen_at(dirfd, name, mode, backlog), path = -EBADF;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	path = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	r = path < 0 ? -errno : 0;
+	if (unlinkat(dirfd, name, 0) < 0 && r == 0)
+		r = -errno;
+	if (r < 0)
+		return r;
+	*ret_path_fd = TAKE_FD(path);
+	return TAKE_FD(fd);
+}
+
+int sockun_connect_fd(int path_fd)
+{
+	CLEANUP_CLOSE int fd = sockun_new();
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+
+	if (fd < 0)
+		return fd;
+	snprintf(sa.sun_path, sizeof sa.sun_path, "/proc/self/fd/%d", path_fd);
+	if (connect(fd, (struct sockaddr *)&sa, sizeof sa) < 0)
+		return -errno;
+	return TAKE_FD(fd);
+}
+
+int sockun_connect_owned(int dirfd, const char *name, uid_t owner)
+{
+	CLEANUP_CLOSE int path = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (path < 0 || fstat(path, &st) < 0)
+		return -errno;
+	if (!S_ISSOCK(st.st_mode) || st.st_uid != owner)
+		return -EPERM;
+	return sockun_connect_fd(path);
 }
 
 int sockun_pair(int type, int ret_fds[static 2])

@@ -69,7 +69,7 @@ static const struct option_def options[] = {
 	{ "workdir", 'w', "DIR", OPTION_STRING, &arg_workdir, "working directory of CMD" },
 	{ "user", 'u', "USER[:GROUP]", OPTION_STRING, &arg_user, "user of CMD in the guest" },
 	{ "kernel", 0, "NAME", OPTION_STRING, &arg_kernel, "a kernel of uvms kernel ls" },
-	{ "backend", 0, "auto|qemu|null", OPTION_STRING, &arg_backend, "what runs the VM" },
+	{ "backend", 0, "auto|ch|qemu|null", OPTION_STRING, &arg_backend, "what runs the VM" },
 	{ "accel", 0, "auto|kvm|tcg", OPTION_STRING, &arg_accel, "KVM, or emulation" },
 	{ "hotplug-slots", 0, "N", OPTION_COUNT, &arg_slots,
 		"ports for devices added later; 4, and 0 with CMD" },

@@ -76,6 +76,7 @@ static void print(const struct vm_status *s)
 	if (s->exit_source)
 		printf("%12s: %u (%s)\n", "exit", s->exit_code, s->exit_source);
 	line("back-end", s->backend);
+	line("chosen", s->backend_reason);
 	line("accelerator", s->accel);
 	line("network", s->network);
 	line("isolation", s->isolation);

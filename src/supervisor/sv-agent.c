@@ -533,13 +533,20 @@ static int opening_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* Who made the hybrid socket: vsockd got ours, a VMM brings its own. */
+static uid_t agent_vsock_owner(const struct sv *sv)
+{
+	return vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_HYBRID ? sv->status.uid : geteuid();
+}
+
 static int opening_start(struct agent_opening *o)
 {
+	struct sv *sv = o->agent->sv;
 	uint8_t buf[128];
 	ssize_t len;
 	int r;
 
-	o->fd = sockun_connect_at(o->agent->sv->dir_fd, "v");
+	o->fd = sockun_connect_owned(sv->vsock_fd, VMM_VSOCK_SOCKET, agent_vsock_owner(sv));
 	if (o->fd < 0)
 		return o->fd;
 	len = opening_compose(o, o->port, buf, sizeof buf);

@@ -133,7 +133,9 @@ int sv_child_start(struct sv_child *c, struct spawn *spawn)
 	fds[spawn->n_fds] = c->sv->runtime.lock_fd;
 	spawn->fds = fds;
 	spawn->n_fds++;
-	spawn->stdout_fd = spawn->stderr_fd = writer;
+	spawn->stderr_fd = writer;
+	if (spawn->stdout_fd < 0)
+		spawn->stdout_fd = writer;
 	r = spawn_process(spawn, &c->pid, &c->pidfd);
 	return r < 0 ? r : child_watch(c);
 }

@@ -82,7 +82,8 @@ static int client_on_io(sd_event_source *s, int fd, uint32_t revents, void *user
 	if (n <= 0)
 		client_close(c);
 	else
-		(void)send(c->console->fd, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+		(void)!write(
+			c->console->fd, bytes, (size_t)n); /* a socket, or a terminal's master */
 	return 0;
 }
 

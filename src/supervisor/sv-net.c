@@ -166,6 +166,12 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 
 	if (!vm_spec_has_network(&sv->spec))
 		return 0;
+	if (vmm_backend_caps(sv->backend) & VMM_CAP_NET_TAP) {
+		*ret_reason = str_printf("--net=user: not supported yet by back-end %s",
+			vmm_backend_name(sv->backend));
+		*ret_next = strdup("--backend=qemu");
+		return -EOPNOTSUPP;
+	}
 	if (path_find_program("passt", &program) < 0) {
 		*ret_reason = strdup("--net=user: not supported here, passt is not installed");
 		*ret_next = strdup("apt install passt");

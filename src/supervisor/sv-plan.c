@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "path.h"
 #include "str.h"
+#include "sv-choose.h"
 #include "sv-net.h"
 #include "sv.h"
 #include "vm-name.h"
@@ -47,54 +47,6 @@ static int plan_kernel(struct sv *sv, char **ret_reason, char **ret_next)
 					detail ? detail : strerror(-r));
 	*ret_next = strdup("uvms kernel add --from-deb, or another way of uvms-kernel in uvms(1)");
 	return r;
-}
-
-/* Whether the VM's own user, not only root, may open /dev/kvm. */
-static bool plan_kvm_is_open_to_vms(void)
-{
-	struct stat st;
-
-	return geteuid() != 0 || (stat("/dev/kvm", &st) == 0 && (st.st_mode & 0060) == 0060);
-}
-
-static int plan_accel(struct sv *sv, char **ret_reason, char **ret_next)
-{
-	bool must_kvm = str_eq(sv->spec.accel, "kvm"), must_tcg = str_eq(sv->spec.accel, "tcg");
-	bool kvm;
-
-	accel_get(&sv->dirs, &sv->accel);
-	if (sv->accel.kvm && !plan_kvm_is_open_to_vms()) {
-		sv->accel.kvm = false;
-		snprintf(sv->accel.reason, sizeof sv->accel.reason,
-			"/dev/kvm works, but is closed to its group: VMs do not run as root");
-	}
-	kvm = sv->accel.kvm && (vmm_backend_caps(sv->backend) & VMM_CAP_KVM);
-	if (must_kvm && !kvm) {
-		*ret_reason = str_printf("--accel=kvm: %s", sv->accel.reason);
-		*ret_next = strdup("uvms doctor explains it; --accel=auto emulates");
-		return -EOPNOTSUPP;
-	}
-	return str_set(&sv->status.accel, kvm && !must_tcg ? "kvm" : "tcg");
-}
-
-static int plan_backend(struct sv *sv, char **ret_reason, char **ret_next)
-{
-	const char *name = sv->spec.backend;
-	CLEANUP_FREE char *program = NULL;
-
-	if (!name || str_eq(name, "auto"))
-		name = "qemu";
-	sv->backend = vmm_backend_find(name);
-	if (!sv->backend) {
-		*ret_reason = str_printf("back-end \"%s\": not supported yet", name);
-		return -EOPNOTSUPP;
-	}
-	if (vmm_backend_program(sv->backend, &program) < 0) {
-		*ret_reason = str_printf("the program of back-end %s is not installed", name);
-		*ret_next = strdup("apt install qemu-system-x86");
-		return -ENOENT;
-	}
-	return str_set(&sv->status.backend, name);
 }
 
 static int plan_add_leases(struct sv *sv)
@@ -182,7 +134,8 @@ static int plan_add_words(struct sv *sv, enum vm_step_id id, const char *const *
 static int plan_vsockd_arguments(const struct sv *sv, const char *program, char ***args)
 {
 	static const char *const fixed[] = { "--cid", "{cid}", "--vhost-fd", "3", "--listen-fd",
-		"4", "--table-fd", "5", "--keeper-fd", "6", "--state-fd", "7", "--path", "v" };
+		"4", "--table-fd", "5", "--keeper-fd", "6", "--state-fd", "7", "--path",
+		VMM_VSOCK_SOCKET };
 	int r = 0;
 
 	r |= strv_push(args, program);
@@ -284,6 +237,14 @@ static void plan_disks(const struct sv *sv, struct vmm_disk disks[static VMM_DIS
 	}
 }
 
+static int plan_add_boot(struct sv *sv, const struct vmm_config *c)
+{
+	char **calls = NULL;
+	int r = vmm_calls(sv->backend, c, &calls);
+
+	return r < 0 || !calls ? r : vm_plan_add_consume(&sv->plan, VM_STEP_BOOT, calls);
+}
+
 static int plan_add_vmm(struct sv *sv, char **ret_reason)
 {
 	CLEANUP_FREE char *cmdline = plan_cmdline(sv);
@@ -300,6 +261,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.memory_bytes = sv->spec.memory_bytes,
 		.cpus = sv->spec.cpus,
 		.hotplug_slots = sv->spec.hotplug_slots,
+		.version = sv->vmm_version,
 		.reboot_ends = sv->spec.command || sv->spec.attached,
 	};
 	int r;
@@ -320,18 +282,18 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 	if (r < 0)
 		return r;
 	r = vmm_command(sv->backend, &c, &argv);
-	return r < 0 ? r : vm_plan_add_consume(&sv->plan, VM_STEP_VMM, argv);
+	if (r == 0)
+		r = vm_plan_add_consume(&sv->plan, VM_STEP_VMM, argv);
+	return r < 0 ? r : plan_add_boot(sv, &c);
 }
 
 int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 {
-	static const char *const sockets[] = { "control", "v", "v_1023", NULL };
+	static const char *const sockets[] = { "control", "vsock/v", "vsock/v_1023", NULL };
 	static const char *const namespace[] = { "pid", NULL };
 	int r;
 
-	r = plan_backend(sv, ret_reason, ret_next);
-	if (r == 0)
-		r = plan_accel(sv, ret_reason, ret_next);
+	r = sv_choose(sv, ret_reason, ret_next);
 	if (r == 0)
 		r = plan_image(sv, ret_reason, ret_next);
 	if (r == 0)
@@ -350,7 +312,7 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 		r = plan_add_words(sv, VM_STEP_SOCKETS, sockets);
 	if (r == 0)
 		r = plan_add_words(sv, VM_STEP_NAMESPACE, namespace);
-	if (r == 0)
+	if (r == 0 && vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DEVICE)
 		r = plan_add_vsockd(sv, ret_reason);
 	if (r == 0)
 		r = sv_net_plan(sv, ret_reason, ret_next);

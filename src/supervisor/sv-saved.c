@@ -34,6 +34,7 @@ static const struct json_field self_fields[] = {
 	F(self, runtime_fd, JSON_FD),
 	F(self, lock_fd, JSON_FD),
 	F(self, dir_fd, JSON_FD),
+	F(self, vsock_fd, JSON_FD),
 	F(self, net_fd, JSON_FD),
 	F(self, life_fd, JSON_FD),
 	F(self, deadline_usec, JSON_U64),
@@ -74,6 +75,7 @@ static const struct json_field slot_fields[] = {
 
 static const struct json_field vmm_fields[] = {
 	F(vmm, fd, JSON_FD),
+	F(vmm, events_fd, JSON_FD),
 	F(vmm, pending, JSON_STR, HEX_MAX(VMM_PENDING_MAX)),
 };
 

@@ -45,7 +45,7 @@ struct sv_saved_self {
 	char *state;  /* sv_fsm_state_name() */
 	char *secret; /* hex, as are all bytes */
 	char *state_dir, *runtime_dir, *config_dir;
-	int vm_fd, runtime_fd, lock_fd, dir_fd, net_fd, life_fd;
+	int vm_fd, runtime_fd, lock_fd, dir_fd, vsock_fd, net_fd, life_fd;
 	uint64_t deadline_usec; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t stop_timeout_usec;
 	uint32_t steps_done, net_restarts;
@@ -74,7 +74,7 @@ struct sv_saved_slot {
 };
 
 struct sv_saved_vmm {
-	int fd;
+	int fd, events_fd;
 	char *pending;
 };
 

@@ -15,7 +15,7 @@
 #include "sv-control.h"
 #include "sv-plan.h"
 #include "sv-saved.h"
-#include "sv-steps.h"
+#include "sv-vmm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 
@@ -40,6 +40,7 @@ static int save_self(const struct sv *sv, struct sv_saved_self *f)
 	f->runtime_fd = sv->runtime.fd;
 	f->lock_fd = sv->runtime.lock_fd;
 	f->dir_fd = sv->dir_fd;
+	f->vsock_fd = sv->vsock_fd;
 	f->net_fd = sv->net_fd;
 	f->life_fd = sv->life_fd;
 	f->deadline_usec = sv_actions_deadline(sv);
@@ -102,6 +103,7 @@ static int save_vmm(const struct sv *sv, struct sv_saved_vmm *s)
 	if (r < 0)
 		return r;
 	s->fd = v.fd;
+	s->events_fd = v.events_fd;
 	return save_bytes(&s->pending, v.pending, v.pending_len);
 }
 
@@ -302,6 +304,7 @@ static int load_self(struct sv *sv, struct sv_saved *s)
 	sv->runtime.lock_fd = f->lock_fd;
 	sv->dir_fd = f->dir_fd;
 	sv->net_fd = f->net_fd;
+	sv->vsock_fd = f->vsock_fd;
 	sv->life_fd = f->life_fd;
 	sv->stop_timeout_usec = f->stop_timeout_usec;
 	sv->steps_done = f->steps_done;
@@ -369,11 +372,11 @@ static int load_vsockd(struct sv *sv, const struct sv_saved *s)
 static int load_vmm(struct sv *sv, const struct sv_saved_vmm *s)
 {
 	CLEANUP_FREE void *pending = NULL;
-	struct vmm_saved v = { .fd = s->fd };
+	struct vmm_saved v = { .fd = s->fd, .events_fd = s->events_fd };
 	int r = load_bytes(s->pending, &pending, &v.pending_len);
 
 	v.pending = pending;
-	return r < 0 ? r : sv_steps_resume_vmm(sv, &v);
+	return r < 0 ? r : sv_vmm_resume(sv, &v);
 }
 
 static int load_console(struct sv *sv, const struct sv_saved *s)

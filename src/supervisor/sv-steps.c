@@ -32,6 +32,7 @@
 #include "sv-console.h"
 #include "sv-control.h"
 #include "sv-net.h"
+#include "sv-vmm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 #include "vm-lease.h"
@@ -51,8 +52,8 @@ static int do_leases(struct sv *sv, const struct vm_step *step, char **ret_reaso
 	return r;
 }
 
-/* The numbers belong to the name as long as it is known (vm_lease_drop()). */
-static void undo_leases(struct sv *sv)
+/* The numbers belong to the name as long as it is known (vm_lease_drop()); what was booted goes with its VMM. */
+static void undo_nothing(struct sv *sv)
 {
 }
 
@@ -249,19 +250,6 @@ static void undo_initramfs(struct sv *sv)
 	sv->vmm_fds[VMM_FD_INITRD] = fd_close(sv->vmm_fds[VMM_FD_INITRD]);
 }
 
-/* One end to the VMM, the other for us. */
-static int make_pair(struct sv *sv, enum vmm_fd vmm_end, int *ret_ours)
-{
-	int pair[2], r;
-
-	r = sockun_pair(SOCK_STREAM, pair);
-	if (r < 0)
-		return r;
-	sv->vmm_fds[vmm_end] = pair[0];
-	*ret_ours = pair[1];
-	return 0;
-}
-
 static int make_control(struct sv *sv)
 {
 	int fd = sockun_listen_at(sv->dir_fd, "control", 0660, 64);
@@ -276,15 +264,32 @@ static int make_control(struct sv *sv)
 	return fd < 0 ? fd : control_server_listen_consume(sv->control, fd);
 }
 
-/* vsockd, as the VM's user, connects to it. */
+/*
+ * Where the hybrid socket is and what listens for the guest's calls. With a VMM that brings the socket itself
+ * the directory is the VM's: nothing else is in it, and what is in it is believed by its owner alone.
+ */
+static int make_vsock_dir(struct sv *sv)
+{
+	sv->vsock_fd = file_mkdir_at(sv->dir_fd, SV_VSOCK_DIR, 0711);
+	return sv->vsock_fd < 0 ? sv->vsock_fd : 0;
+}
+
+static int give_vsock_dir(struct sv *sv)
+{
+	if (geteuid() == 0 && fchown(sv->vsock_fd, sv->status.uid, sv->status.uid) < 0)
+		return -errno;
+	return 0;
+}
+
+/* vsockd or the VMM, as the VM's user, connects to it. */
 static int make_home(struct sv *sv)
 {
-	int fd = sockun_listen_at(sv->dir_fd, "v_1023", 0600, 16);
+	int fd = sockun_listen_at(sv->vsock_fd, VMM_VSOCK_SOCKET "_1023", 0600, 16);
 
 	if (fd < 0)
 		return fd;
-	if (geteuid() == 0 &&
-		fchownat(sv->dir_fd, "v_1023", sv->status.uid, sv->status.uid, 0) < 0) {
+	if (geteuid() == 0 && fchownat(sv->vsock_fd, VMM_VSOCK_SOCKET "_1023", sv->status.uid,
+				      sv->status.uid, 0) < 0) {
 		close(fd);
 		return -errno;
 	}
@@ -293,17 +298,24 @@ static int make_home(struct sv *sv)
 
 static int make_console(struct sv *sv)
 {
-	int ours, r;
+	int fd = sv_vmm_console(sv);
 
-	r = make_pair(sv, VMM_FD_CONSOLE, &ours);
+	return fd < 0 ? fd : sv_console_create_consume(sv, fd, &sv->console);
+}
+
+static int make_vsock_device(struct sv *sv)
+{
+	int pair[2], r;
+
+	r = sv_vsockd_prepare(sv);
+	if (r == 0)
+		r = sockun_pair(SOCK_STREAM, pair);
 	if (r < 0)
 		return r;
-	r = fd_set_nonblock(ours, 1);
-	if (r < 0) {
-		close(ours);
-		return r;
-	}
-	return sv_console_create_consume(sv, ours, &sv->console);
+	sv->vmm_fds[VMM_FD_VSOCK] = pair[0];
+	sv->vsockd.device_fd = pair[1];
+	sv->vsockd.listen_fd = sockun_listen_at(sv->vsock_fd, VMM_VSOCK_SOCKET, 0600, 128);
+	return sv->vsockd.listen_fd < 0 ? sv->vsockd.listen_fd : 0;
 }
 
 static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reason)
@@ -312,19 +324,16 @@ static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reas
 
 	r = make_control(sv);
 	if (r == 0)
+		r = make_vsock_dir(sv);
+	if (r == 0)
 		r = make_home(sv);
 	if (r == 0)
 		r = make_console(sv);
 	if (r == 0)
-		r = sv_vsockd_prepare(sv);
-	if (r == 0)
-		r = make_pair(sv, VMM_FD_CONTROL, &sv->vmm_control_fd);
-	if (r == 0)
-		r = make_pair(sv, VMM_FD_VSOCK, &sv->vsockd.device_fd);
-	if (r < 0)
-		return r;
-	sv->vsockd.listen_fd = sockun_listen_at(sv->dir_fd, "v", 0600, 128);
-	return sv->vsockd.listen_fd < 0 ? sv->vsockd.listen_fd : 0;
+		r = sv_vmm_prepare(sv);
+	if (r == 0 && vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_HYBRID)
+		return give_vsock_dir(sv);
+	return r < 0 ? r : make_vsock_device(sv);
 }
 
 /* The control server lives on: it has the last words (sv-actions). */
@@ -333,10 +342,8 @@ static void undo_sockets(struct sv *sv)
 	sv_agent_destroy(TAKE_PTR(sv->agent));
 	sv_console_destroy(TAKE_PTR(sv->console));
 	sv_vsockd_release(sv);
-	sv->vmm_control_fd = fd_close(sv->vmm_control_fd);
-	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
-	for (size_t i = 0; i < VMM_FD_KERNEL; i++)
-		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
+	sv_vmm_release(sv);
+	sv->vsock_fd = fd_close(sv->vsock_fd);
 }
 
 static int write_map(const char *path, const char *text)
@@ -428,101 +435,11 @@ static int do_network(struct sv *sv, const struct vm_step *step, char **ret_reas
 	return sv_net_start(sv, step);
 }
 
-static gid_t kvm_group(const struct sv *sv)
-{
-	struct stat st;
-
-	if (!str_eq(sv->status.accel, "kvm") || stat("/dev/kvm", &st) < 0)
-		return (gid_t)-1;
-	return st.st_gid;
-}
-
-/* panic=-1 turns a panic into a reset; not every guest has the pvpanic driver. */
-static void on_reset(struct sv *sv, enum sv_happening otherwise)
-{
-	if (sv_console_shows_panic(sv->console))
-		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
-	else
-		sv_happen(sv, otherwise, NULL);
-}
-
-static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
-{
-	struct sv *sv = userdata;
-
-	switch (event) {
-	case VMM_EVENT_UP: sv_happen(sv, SV_VMM_UP, NULL); break;
-	case VMM_EVENT_RESET: on_reset(sv, SV_GUEST_RESET); break;
-	case VMM_EVENT_POWERDOWN: break;
-	case VMM_EVENT_SHUTDOWN: on_reset(sv, SV_GUEST_SHUTDOWN); break;
-	case VMM_EVENT_PANICKED:
-		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
-		break;
-	case VMM_EVENT_CLOSED: sv_linger(sv, SV_VMM_FAULT); break;
-	case VMM_EVENT_FAULT: sv_happen(sv, SV_VMM_FAULT, detail); break;
-	}
-}
-
-static void note_isolation(struct sv *sv)
-{
-	char *text = str_printf("%s %sno-new-privs no-capabilities net-namespace seccomp",
-		sv->status.isolation, geteuid() == 0 ? "own-uid " : "");
-
-	if (text) {
-		free(sv->status.isolation);
-		sv->status.isolation = text;
-	}
-}
-
-static int do_vmm(struct sv *sv, const struct vm_step *step, char **ret_reason)
-{
-	const char *const *argv = (const char *const *)step->args;
-	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
-	int fds[SPAWN_FDS_MAX];
-	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .limits = limits,
-		.n_limits = ARRAY_SIZE(limits) };
-	int r;
-
-	spawn.n_fds =
-		VMM_FD_DISK - 3 + strv_length(sv->image.layers) + strv_length(sv->spec.volumes);
-	for (size_t i = 0; i < spawn.n_fds; i++)
-		fds[i] = sv->vmm_fds[3 + i];
-	spawn.path = argv[0];
-	spawn.argv = argv;
-	sv_child_confine(&sv->vmm_child, &spawn);
-	spawn.extra_gid = kvm_group(sv);
-	r = sv_child_start(&sv->vmm_child, &spawn);
-	if (r < 0) {
-		*ret_reason = str_printf("%s cannot be started: %s", argv[0], strerror(-r));
-		return r;
-	}
-	sv->status.vmm_pid = (uint32_t)sv->vmm_child.pid;
-	note_isolation(sv);
-	undo_layers(sv);
-	undo_kernel(sv);
-	undo_initramfs(sv);
-	for (size_t i = 0; i < VMM_FD_DISK; i++)
-		sv->vmm_fds[i] = fd_close(sv->vmm_fds[i]);
-	return vmm_attach_consume(
-		sv->backend, sv->event, TAKE_FD(sv->vmm_control_fd), on_vmm, sv, &sv->vmm);
-}
-
-int sv_steps_resume_vmm(struct sv *sv, const struct vmm_saved *saved)
-{
-	return vmm_restore_consume(sv->backend, sv->event, saved, on_vmm, sv, &sv->vmm);
-}
-
-static void undo_vmm(struct sv *sv)
-{
-	sv_child_finish(&sv->vmm_child);
-	vmm_destroy(TAKE_PTR(sv->vmm));
-}
-
 static const struct {
 	int (*run)(struct sv *sv, const struct vm_step *step, char **ret_reason);
 	void (*undo)(struct sv *sv);
 } table[] = {
-	[VM_STEP_LEASES] = { do_leases, undo_leases },
+	[VM_STEP_LEASES] = { do_leases, undo_nothing },
 	[VM_STEP_LAYERS] = { do_layers, undo_layers },
 	[VM_STEP_VOLUMES] = { do_volumes, undo_layers },
 	[VM_STEP_KERNEL] = { do_kernel, undo_kernel },
@@ -531,7 +448,8 @@ static const struct {
 	[VM_STEP_NAMESPACE] = { do_namespace, undo_namespace },
 	[VM_STEP_VSOCKD] = { do_vsockd, undo_vsockd },
 	[VM_STEP_NETWORK] = { do_network, sv_net_stop },
-	[VM_STEP_VMM] = { do_vmm, undo_vmm },
+	[VM_STEP_VMM] = { sv_vmm_start, sv_vmm_stop },
+	[VM_STEP_BOOT] = { sv_vmm_boot, undo_nothing },
 };
 static_assert(ARRAY_SIZE(table) == VM_STEP_MAX, "every step can be done and undone");
 

@@ -313,6 +313,7 @@ int sv_vsockd_spawn(struct sv *sv, struct sv_child *c, int keeper_fd, int from_f
 	spawn.path = argv[0];
 	spawn.argv = argv;
 	sv_child_confine(c, &spawn);
+	spawn.cwd_fd = sv->vsock_fd;
 	return sv_child_start(c, &spawn);
 }
 

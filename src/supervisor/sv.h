@@ -41,6 +41,8 @@ struct sv_agent;
 struct sv_console;
 struct sv_waiter;
 
+#define SV_VSOCK_DIR "vsock" /* in the incarnation's directory */
+
 enum {
 	SV_FDS_MAX = VMM_FD_DISK + VMM_DISKS_MAX,
 	SV_QUEUE_MAX = 16,
@@ -114,7 +116,8 @@ struct sv {
 	struct vm_status status;
 	struct accel accel;
 	const struct vmm_backend *backend;
-	struct store *store; /* owned */
+	uint32_t vmm_version; /* of its program; 0: of no interest */
+	struct store *store;  /* owned */
 	struct store_image image;
 	struct store_kernel kernel;
 
@@ -124,9 +127,14 @@ struct sv {
 	int trace_fd;               /* owned: the steps as they are executed */
 
 	int vmm_fds[SV_FDS_MAX]; /* owned until the VMM runs; index is enum vmm_fd */
-	int vmm_control_fd;      /* owned: our end of QMP */
-	int net_fd;              /* owned: passt's end of the guest's link, for the next passt */
-	int life_fd;             /* owned: the namespace's init ends when it closes */
+	int vmm_tty_fds
+		[2]; /* owned until then: its standard input and output, where it wants a terminal */
+	int vmm_control_fd; /* owned until the VMM is attached: our end of QMP, or how to reach its API */
+	int vmm_events_fd; /* owned until then: its event stream */
+	int tap_fd;        /* owned until then: the guest's link, where the VMM takes a TAP */
+	int vsock_fd;      /* owned: SV_VSOCK_DIR */
+	int net_fd;        /* owned: passt's end of the guest's link, for the next passt */
+	int life_fd;       /* owned: the namespace's init ends when it closes */
 
 	struct sv_child vmm_child, namespace_child, net_child;
 	unsigned net_restarts;

@@ -3,7 +3,7 @@
  *
  *	lock		the name lock (lease); its text is the supervisor's pid, for messages only
  *	current		→ i-XXXXXXXX, the directory of the incarnation
- *	i-XXXXXXXX/	control, v, v_PORT, status, console, *.log, trace
+ *	i-XXXXXXXX/	control, vsock/v, vsock/v_PORT, status, console, *.log, trace
  *
  * Whoever holds the lock owns the rest. A killed incarnation leaves its directory without a holder:
  * runtime_dir_sweep() keeps its last words and removes it.

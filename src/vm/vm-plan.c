@@ -18,6 +18,7 @@ static const char *const step_names[] = {
 	[VM_STEP_VSOCKD] = "vsockd",
 	[VM_STEP_NETWORK] = "network",
 	[VM_STEP_VMM] = "vmm",
+	[VM_STEP_BOOT] = "boot",
 };
 static_assert(ARRAY_SIZE(step_names) == VM_STEP_MAX, "every step has a name");
 

@@ -18,6 +18,7 @@ enum vm_step_id {
 	VM_STEP_VSOCKD,
 	VM_STEP_NETWORK,
 	VM_STEP_VMM,
+	VM_STEP_BOOT, /* of a VMM that is told by calls what to run */
 	VM_STEP_MAX,
 };
 

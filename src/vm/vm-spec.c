@@ -136,7 +136,7 @@ static char *spec_credentials_fault(const struct vm_spec *s)
 
 static char *spec_fault(const struct vm_spec *s)
 {
-	static const char *const backends[] = { "auto", "qemu", "null", NULL };
+	static const char *const backends[] = { "auto", "ch", "qemu", "null", NULL };
 	static const char *const accels[] = { "auto", "kvm", "tcg", NULL };
 	const char *reason;
 
@@ -156,7 +156,8 @@ static char *spec_fault(const struct vm_spec *s)
 			"%u hot-plug slots: at most %d", s->hotplug_slots, VM_HOTPLUG_SLOTS_MAX);
 	if (!spec_is_one_of(s->backend, backends))
 		return str_printf(
-			"backend \"%s\": not supported; there are auto, qemu and null", s->backend);
+			"backend \"%s\": not supported; there are auto, ch, qemu and null",
+			s->backend);
 	if (!spec_is_one_of(s->accel, accels))
 		return str_printf(
 			"accelerator \"%s\": not supported; there are auto, kvm and tcg", s->accel);

@@ -28,7 +28,7 @@ struct vm_spec {
 	char **env;     /* NAME=VALUE, for command */
 	char *workdir;
 	char *user;
-	char *backend;      /* auto, qemu, null */
+	char *backend;      /* auto, ch, qemu, null */
 	char *accel;        /* auto, kvm, tcg */
 	char *net;          /* none, user; NULL: none */
 	char **publish;     /* see vm-publish.h; needs net user */

@@ -18,6 +18,7 @@ struct vm_status {
 	char *image;
 	char *incarnation;
 	char *backend;
+	char *backend_reason; /* why this one; NULL: it was asked for */
 	char *accel;
 	char *ready;           /* command, running, degraded; NULL: not yet */
 	char *failed_units;    /* lines, when degraded */

@@ -19,8 +19,15 @@ struct vmm_backend {
 	/* Appends the arguments after argv[0]. Only the descriptors of enum vmm_fd may be named. */
 	int (*arguments)(const struct vmm_config *c, char ***argv);
 
-	/* Fills V->impl; the descriptor is taken over whatever is returned. */
-	int (*attach_consume)(struct vmm *v, int control_fd);
+	/* What a program's version must be, from its own text ("… v53.0.0"): 0 when it is too old. */
+	uint32_t (*version)(const char *text, char **ret_reason);
+
+	/* VMM_CAP_API: appends "METHOD NAME BODY" for each call. */
+	int (*calls)(const struct vmm_config *c, char ***calls);
+
+	/* Fills V->impl; the channels are taken over whatever is returned. */
+	int (*attach_consume)(
+		struct vmm *v, const struct vmm_channels *c, const char *const *calls);
 	int (*power_button)(struct vmm *v);
 	int (*quit)(struct vmm *v);
 
@@ -39,10 +46,14 @@ struct vmm {
 	void *impl; /* owned by the back-end */
 };
 
+/* For those who use one channel: closes the others. */
+void vmm_channels_close(const struct vmm_channels *c);
+
 static inline void vmm_emit(struct vmm *v, enum vmm_event event, const char *detail)
 {
 	v->handler(v, event, detail, v->userdata);
 }
 
+extern const struct vmm_backend vmm_backend_ch;
 extern const struct vmm_backend vmm_backend_qemu;
 extern const struct vmm_backend vmm_backend_null;

@@ -82,7 +82,7 @@ static void null_detach(struct vmm *v)
 	free(n);
 }
 
-static int null_attach_consume(struct vmm *v, int control_fd)
+static int null_attach_fd_consume(struct vmm *v, int control_fd)
 {
 	struct vmm_null *n = calloc(1, sizeof *n);
 	int r;
@@ -99,6 +99,14 @@ static int null_attach_consume(struct vmm *v, int control_fd)
 	return r;
 }
 
+static int null_attach_consume(
+	struct vmm *v, const struct vmm_channels *c, const char *const *calls)
+{
+	fd_close(c->events_fd);
+	fd_close(c->net_fd);
+	return null_attach_fd_consume(v, c->control_fd);
+}
+
 static int null_save(const struct vmm *v, struct vmm_saved *ret)
 {
 	struct vmm_null *n = v->impl;
@@ -106,7 +114,7 @@ static int null_save(const struct vmm *v, struct vmm_saved *ret)
 
 	if (sd_event_source_get_enabled(n->io, &enabled) < 0 || enabled == SD_EVENT_OFF)
 		return -EBUSY;
-	*ret = (struct vmm_saved){ n->fd, n->line, n->len };
+	*ret = (struct vmm_saved){ n->fd, -EBADF, n->line, n->len };
 	return 0;
 }
 
@@ -119,7 +127,7 @@ static int null_restore_consume(struct vmm *v, const struct vmm_saved *s)
 		close(s->fd);
 		return -EINVAL;
 	}
-	r = null_attach_consume(v, s->fd);
+	r = null_attach_fd_consume(v, s->fd);
 	if (r < 0)
 		return r;
 	n = v->impl;
@@ -153,7 +161,7 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
-	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG,
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

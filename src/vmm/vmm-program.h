@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#define VMM_PROGRAM_CH       "cloud-hypervisor"
+#define VMM_PROGRAM_CH_ENV   "UVMS_CLOUD_HYPERVISOR"
 #define VMM_PROGRAM_QEMU     "qemu-system-x86_64"
 #define VMM_PROGRAM_QEMU_ENV "UVMS_QEMU"
 

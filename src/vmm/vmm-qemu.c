@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "cleanup.h"
+#include "fd.h"
 #include "qmp.h"
 #include "str.h"
 #include "vmm-impl.h"
@@ -245,9 +246,12 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	}
 }
 
-static int qemu_attach_consume(struct vmm *v, int control_fd)
+static int qemu_attach_consume(
+	struct vmm *v, const struct vmm_channels *c, const char *const *calls)
 {
-	return qmp_create_consume(v->event, control_fd, qemu_on_qmp, v, (struct qmp **)&v->impl);
+	fd_close(c->events_fd);
+	fd_close(c->net_fd);
+	return qmp_create_consume(v->event, c->control_fd, qemu_on_qmp, v, (struct qmp **)&v->impl);
 }
 
 static int qemu_power_button(struct vmm *v)
@@ -262,6 +266,7 @@ static int qemu_quit(struct vmm *v)
 
 static int qemu_save(const struct vmm *v, struct vmm_saved *ret)
 {
+	ret->events_fd = -EBADF;
 	return qmp_save(v->impl, &ret->fd, &ret->pending, &ret->pending_len);
 }
 
@@ -278,7 +283,8 @@ static void qemu_detach(struct vmm *v)
 
 const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
-	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG,
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
+		VMM_CAP_REBOOT_ENDS,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,

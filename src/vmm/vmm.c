@@ -3,14 +3,16 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cleanup.h"
+#include "fd.h"
 #include "str.h"
 #include "vmm-impl.h"
 #include "vmm-program.h"
+#include "vmm-version.h"
 
-static const struct vmm_backend *const backends[] = { &vmm_backend_qemu, &vmm_backend_null };
+static const struct vmm_backend *const backends[] = { &vmm_backend_ch, &vmm_backend_qemu,
+	&vmm_backend_null };
 
 const struct vmm_backend *vmm_backend_find(const char *name)
 {
@@ -71,18 +73,55 @@ int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char **
 	return 0;
 }
 
-int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control_fd,
-	vmm_handler handler, void *userdata, struct vmm **ret)
+int vmm_backend_version(const struct vmm_backend *b, const struct vm_dirs *dirs,
+	const char *program, uint32_t *ret, char **ret_reason)
+{
+	char text[VMM_VERSION_TEXT_MAX] = "";
+	int r;
+
+	*ret = 0;
+	if (!b->version)
+		return 0;
+	r = vmm_version_ask(dirs, program, text);
+	if (r < 0) {
+		*ret_reason = str_printf("%s --version does not answer: %s", program, strerror(-r));
+		return -EOPNOTSUPP;
+	}
+	*ret = b->version(text, ret_reason);
+	return *ret ? 0 : -EOPNOTSUPP;
+}
+
+int vmm_calls(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_calls)
+{
+	CLEANUP(strv_freep) char **calls = NULL;
+	int r = b->calls ? b->calls(c, &calls) : 0;
+
+	if (r < 0)
+		return r;
+	*ret_calls = TAKE_PTR(calls);
+	return 0;
+}
+
+void vmm_channels_close(const struct vmm_channels *c)
+{
+	fd_close(c->control_fd);
+	fd_close(c->events_fd);
+	fd_close(c->net_fd);
+}
+
+int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
+	const struct vmm_channels *channels, const char *const *calls, vmm_handler handler,
+	void *userdata, struct vmm **ret)
 {
 	struct vmm *v = calloc(1, sizeof *v);
 	int r;
 
 	if (!v) {
-		close(control_fd);
+		vmm_channels_close(channels);
 		return -ENOMEM;
 	}
 	*v = (struct vmm){ .backend = b, .event = event, .handler = handler, .userdata = userdata };
-	r = b->attach_consume(v, control_fd);
+	r = b->attach_consume(v, channels, calls);
 	if (r < 0) {
 		free(v);
 		return r;
@@ -103,7 +142,7 @@ int vmm_restore_consume(const struct vmm_backend *b, sd_event *event, const stru
 	int r;
 
 	if (!v) {
-		close(saved->fd);
+		vmm_channels_close(&(struct vmm_channels){ saved->fd, saved->events_fd, -EBADF });
 		return -ENOMEM;
 	}
 	*v = (struct vmm){ .backend = b, .event = event, .handler = handler, .userdata = userdata };

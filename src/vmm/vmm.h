@@ -12,22 +12,28 @@
 #include <stdint.h>
 
 typedef struct sd_event sd_event;
+struct vm_dirs;
 struct vmm;
 struct vmm_backend;
 
 /* Descriptor numbers in the VMM process; those that a back-end does not use stay closed. */
 enum vmm_fd {
-	VMM_FD_CONTROL = 3, /* connected (QMP) or listening (CH API) UNIX socket */
-	VMM_FD_EVENTS = 4,  /* CH: --event-monitor; QEMU: unused */
-	VMM_FD_CONSOLE = 5, /* UNIX socket, the guest's serial port */
-	VMM_FD_VSOCK = 6,   /* UNIX socket to uvms-vsockd, vhost-user */
+	VMM_FD_CONTROL = 3, /* UNIX socket: connected, or listening with VMM_CAP_API */
+	VMM_FD_EVENTS = 4,  /* VMM_CAP_API: the writing end of a pipe */
+	VMM_FD_CONSOLE =
+		5, /* UNIX socket, the guest's serial port; unused with VMM_CAP_CONSOLE_TTY */
+	VMM_FD_VSOCK = 6, /* UNIX socket to uvms-vsockd, vhost-user */
 	VMM_FD_KERNEL = 7,
 	VMM_FD_INITRD = 8,
-	VMM_FD_NET = 9,   /* UNIX stream socket to passt, as QEMU frames it */
+	VMM_FD_NET =
+		9, /* UNIX stream socket to passt, as QEMU frames it; unused with VMM_CAP_NET_TAP */
 	VMM_FD_DISK = 10, /* and up, one per disk */
 };
 
-#define VMM_DISKS_MAX 16
+#define VMM_DISKS_MAX    16
+
+#define VMM_VSOCK_SOCKET "v"     /* a hybrid socket of the VMM's own, in its working directory */
+#define VMM_CALL_CID     "{cid}" /* in a call, quotes included, where the CID goes once it is leased */
 
 struct vmm_disk {
 	char serial[21]; /* as the guest finds it: /sys/block/X/serial */
@@ -46,6 +52,8 @@ struct vmm_config {
 	uint64_t memory_bytes;
 	uint32_t cpus;
 	uint32_t hotplug_slots;
+	uint32_t version; /* of the program (vmm_backend_version()); 0: of no interest */
+	bool landlock;    /* the VMM shall confine itself to its files */
 	bool reboot_ends; /* a guest's reset ends the VM instead of booting again */
 };
 
@@ -69,15 +77,29 @@ enum vmm_caps {
 	VMM_CAP_HOTPLUG = 1 << 3,
 	VMM_CAP_KVM = 1 << 4,
 	VMM_CAP_TCG = 1 << 5,
+	VMM_CAP_API = 1 << 6, /* is told what to run by calls on VMM_FD_CONTROL (vmm_calls()) */
+	VMM_CAP_CONSOLE_TTY =
+		1 << 7,           /* the serial port is its standard input and output, a terminal */
+	VMM_CAP_NET_TAP = 1 << 8, /* takes a TAP (struct vmm_channels) instead of VMM_FD_NET */
+	VMM_CAP_REBOOT_ENDS =
+		1 << 9, /* ends by itself when the guest resets and reboot_ends was said */
+	VMM_CAP_LANDLOCK = 1 << 10,
 };
 
-/* NULL: there is no such back-end (names: "qemu", "null"). */
+/* NULL: there is no such back-end (names: "ch", "qemu", "null"). */
 const struct vmm_backend *vmm_backend_find(const char *name);
 const char *vmm_backend_name(const struct vmm_backend *b);
 unsigned vmm_backend_caps(const struct vmm_backend *b);
 
 /* The program's path (heap), -ENOENT when it is not installed. */
 int vmm_backend_program(const struct vmm_backend *b, char **ret);
+
+/*
+ * The program's version, asked of PROGRAM and kept in RUNTIME for as long as that file is the same; 0 when the
+ * back-end has no use for it. -EOPNOTSUPP with the reason (heap): it is too old.
+ */
+int vmm_backend_version(const struct vmm_backend *b, const struct vm_dirs *dirs,
+	const char *program, uint32_t *ret, char **ret_reason);
 
 /* 0, or -EOPNOTSUPP with what this back-end cannot do (heap), before anything is touched. */
 int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **ret_reason);
@@ -86,11 +108,25 @@ int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **re
 int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv);
 
 /*
- * Starts to talk over CONTROL_FD, which is taken over whatever is returned. Events come from EVENT's
- * loop, never from within a call.
+ * VMM_CAP_API: what is to be called once the VMM runs, "METHOD NAME BODY" each (strv, owned by the caller);
+ * none otherwise (NULL).
  */
-int vmm_attach_consume(const struct vmm_backend *b, sd_event *event, int control_fd,
-	vmm_handler handler, void *userdata, struct vmm **ret);
+int vmm_calls(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_calls);
+
+/* Our ends; -EBADF where there is none. */
+struct vmm_channels {
+	int control_fd; /* connected; with VMM_CAP_API: O_PATH of the listening socket */
+	int events_fd;  /* the reading end of VMM_FD_EVENTS */
+	int net_fd;     /* the TAP that is to be the guest's link */
+};
+
+/*
+ * Starts to talk, and makes the CALLS (borrowed until it returns; NULL: none). CHANNELS are taken over whatever
+ * is returned. Events come from EVENT's loop, never from within a call.
+ */
+int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
+	const struct vmm_channels *channels, const char *const *calls, vmm_handler handler,
+	void *userdata, struct vmm **ret);
 
 /* Ask; the answer is an event. Both are without effect after VMM_EVENT_FAULT (-ENOTCONN). */
 int vmm_power_button(struct vmm *v);
@@ -98,7 +134,8 @@ int vmm_quit(struct vmm *v);
 
 /* The control channel as the next image of this process can go on with it. */
 struct vmm_saved {
-	int fd;              /* borrowed */
+	int fd;              /* borrowed: struct vmm_channels.control_fd */
+	int events_fd;       /* borrowed; -EBADF: none */
 	const char *pending; /* borrowed: the beginning of a message */
 	size_t pending_len;
 };

@@ -190,7 +190,7 @@ def control_socket(c):
 def strangers(c):
     """Who calls home without the secret, or says nothing, gets nothing."""
     vm = c.start()
-    home = c.host.runtime / vm / "current/v_1023"
+    home = c.host.runtime / vm / "current/vsock/v_1023"
     idle = []
     for i in range(40):
         s = socket.socket(socket.AF_UNIX)

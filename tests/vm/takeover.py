@@ -41,7 +41,7 @@ class Guest:
         """A connection of the host to the guest, once the guest has accepted."""
         s = socket.socket(socket.AF_UNIX)
         s.settimeout(30)
-        s.connect(str(self.dir / "v"))
+        s.connect(str(self.dir / "vsock/v"))
         s.sendall(b"CONNECT %d\n" % port)
         answer = s.recv(32)
         s.close()

@@ -1,0 +1,125 @@
+#include "sv-choose.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "str.h"
+#include "sv.h"
+
+/* The best one first. */
+static const char *const preference[] = { "ch", "qemu" };
+
+/* Whether the VM's own user, not only root, may open /dev/kvm. */
+static bool kvm_is_open_to_vms(void)
+{
+	struct stat st;
+
+	return geteuid() != 0 || (stat("/dev/kvm", &st) == 0 && (st.st_mode & 0060) == 0060);
+}
+
+static void look_at_kvm(struct sv *sv)
+{
+	accel_get(&sv->dirs, &sv->accel);
+	if (!sv->accel.kvm || kvm_is_open_to_vms())
+		return;
+	sv->accel.kvm = false;
+	snprintf(sv->accel.reason, sizeof sv->accel.reason,
+		"/dev/kvm works, but is closed to its group: VMs do not run as root");
+}
+
+static bool may_emulate(const struct sv *sv)
+{
+	return !str_eq(sv->spec.accel, "kvm");
+}
+
+static bool may_use_kvm(const struct sv *sv)
+{
+	return sv->accel.kvm && !str_eq(sv->spec.accel, "tcg");
+}
+
+/* What a missing program is called in Debian. */
+static char *how_to_get(const char *backend)
+{
+	if (str_eq(backend, "ch"))
+		return strdup("put cloud-hypervisor (best is v53) on the PATH, or name it in "
+			      "$UVMS_CLOUD_HYPERVISOR");
+	return strdup("apt install qemu-system-x86");
+}
+
+/* 0: NAME can be used and is set; else why not. */
+static int try_backend(struct sv *sv, const char *name, char **ret_reason, char **ret_next)
+{
+	const struct vmm_backend *b = vmm_backend_find(name);
+	CLEANUP_FREE char *program = NULL;
+	bool kvm, tcg;
+	int r;
+
+	if (!b) {
+		*ret_reason = str_printf("back-end \"%s\": not supported yet", name);
+		return -EOPNOTSUPP;
+	}
+	if (vmm_backend_program(b, &program) < 0) {
+		*ret_reason = str_printf("the program of back-end %s is not installed", name);
+		*ret_next = how_to_get(name);
+		return -ENOENT;
+	}
+	kvm = may_use_kvm(sv) && (vmm_backend_caps(b) & VMM_CAP_KVM);
+	tcg = may_emulate(sv) && (vmm_backend_caps(b) & VMM_CAP_TCG);
+	if (!kvm && !tcg) {
+		*ret_reason = str_printf("back-end %s needs KVM: %s", name,
+			may_use_kvm(sv) || !sv->accel.kvm ? sv->accel.reason
+							  : "emulation was asked for");
+		*ret_next = strdup("uvms doctor explains it; --backend=auto --accel=auto emulates");
+		return -EOPNOTSUPP;
+	}
+	r = vmm_backend_version(b, &sv->dirs, program, &sv->vmm_version, ret_reason);
+	if (r < 0) {
+		*ret_next = how_to_get(name);
+		return r;
+	}
+	sv->backend = b;
+	r = str_set(&sv->status.backend, name);
+	return r < 0 ? r : str_set(&sv->status.accel, kvm ? "kvm" : "tcg");
+}
+
+/* What was passed over is no error, but is told. */
+static int choose_best(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	CLEANUP_FREE char *passed = NULL;
+	int r = -ENOENT;
+
+	for (size_t i = 0; i < ARRAY_SIZE(preference); i++) {
+		CLEANUP_FREE char *why = NULL;
+
+		free(TAKE_PTR(*ret_reason));
+		free(TAKE_PTR(*ret_next));
+		r = try_backend(sv, preference[i], ret_reason, ret_next);
+		if (r != -ENOENT && r != -EOPNOTSUPP)
+			break;
+		why = str_printf(
+			"%s%s%s", str_or(passed, ""), passed ? "; " : "", str_or(*ret_reason, "?"));
+		free(passed);
+		passed = TAKE_PTR(why);
+	}
+	return r < 0 ? r : str_set(&sv->status.backend_reason, str_or(passed, "the first choice"));
+}
+
+int sv_choose(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	const char *name = sv->spec.backend;
+
+	look_at_kvm(sv);
+	if (str_eq(sv->spec.accel, "kvm") && !sv->accel.kvm) {
+		*ret_reason = str_printf("--accel=kvm: %s", sv->accel.reason);
+		*ret_next = strdup("uvms doctor explains it; --accel=auto emulates");
+		return -EOPNOTSUPP;
+	}
+	if (!name || str_eq(name, "auto"))
+		return choose_best(sv, ret_reason, ret_next);
+	return try_backend(sv, name, ret_reason, ret_next);
+}

@@ -1,0 +1,10 @@
+/* Which back-end and which accelerator: what was asked for, or the best that works here, and why. */
+#pragma once
+
+struct sv;
+
+/*
+ * Sets sv->backend, sv->vmm_version, sv->accel and the status's words of them. -ENOENT, -EOPNOTSUPP with
+ * *RET_REASON and *RET_NEXT (heap).
+ */
+int sv_choose(struct sv *sv, char **ret_reason, char **ret_next);

@@ -1,0 +1,190 @@
+#include "ch-config.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ch-version.h"
+#include "cleanup.h"
+#include "json-codec.h"
+#include "str.h"
+#include "vmm.h"
+
+/*
+ * Every setter notes a failure in FAILED instead of returning it: one test at the end is enough, and a
+ * document that lacks something is never sent.
+ */
+struct ch_doc {
+	bool failed;
+};
+
+static void doc_add(
+	struct ch_doc *d, struct json_object *to, const char *key, struct json_object *value)
+{
+	if (to && value && json_object_object_add(to, key, value) == 0)
+		return;
+	json_object_put(value);
+	d->failed = true;
+}
+
+static struct json_object *doc_object(struct ch_doc *d, struct json_object *to, const char *key)
+{
+	struct json_object *o = json_object_new_object();
+
+	doc_add(d, to, key, o);
+	return d->failed ? NULL : o;
+}
+
+static void doc_text(struct ch_doc *d, struct json_object *to, const char *key, const char *text)
+{
+	doc_add(d, to, key, json_object_new_string(text));
+}
+
+static void doc_number(struct ch_doc *d, struct json_object *to, const char *key, uint64_t n)
+{
+	doc_add(d, to, key, json_object_new_uint64(n));
+}
+
+static void doc_bool(struct ch_doc *d, struct json_object *to, const char *key, bool b)
+{
+	doc_add(d, to, key, json_object_new_boolean(b));
+}
+
+static void doc_push(struct ch_doc *d, struct json_object *array, struct json_object *value)
+{
+	if (array && value && json_object_array_add(array, value) == 0)
+		return;
+	json_object_put(value);
+	d->failed = true;
+}
+
+static void doc_file(struct ch_doc *d, struct json_object *to, const char *key, int fd)
+{
+	CLEANUP_FREE char *path = str_printf("/proc/self/fd/%d", fd);
+
+	doc_text(d, to, key, str_or(path, ""));
+	d->failed |= !path;
+}
+
+static void doc_cpus(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *o = doc_object(d, vm, "cpus");
+
+	doc_number(d, o, "boot_vcpus", c->cpus);
+	doc_number(d, o, "max_vcpus", c->cpus);
+}
+
+static void doc_memory(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *o = doc_object(d, vm, "memory");
+
+	doc_number(d, o, "size", c->memory_bytes);
+	doc_bool(d, o, "shared", false);
+}
+
+static void doc_payload(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *o = doc_object(d, vm, "payload");
+
+	doc_file(d, o, "kernel", VMM_FD_KERNEL);
+	doc_file(d, o, "initramfs", VMM_FD_INITRD);
+	doc_text(d, o, "cmdline", c->kernel_cmdline);
+}
+
+static void doc_disk(
+	struct ch_doc *d, struct json_object *disks, const struct vmm_config *c, size_t i)
+{
+	struct json_object *o = json_object_new_object();
+	CLEANUP_FREE char *id = str_printf("disk%zu", i);
+
+	doc_text(d, o, "id", str_or(id, ""));
+	doc_file(d, o, "path", (int)(VMM_FD_DISK + i));
+	doc_bool(d, o, "readonly", c->disks[i].read_only);
+	doc_text(d, o, "serial", c->disks[i].serial);
+	doc_text(d, o, "image_type", "Raw");
+	doc_push(d, disks, o);
+	d->failed |= !id;
+}
+
+static void doc_disks(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *disks = json_object_new_array();
+
+	for (size_t i = 0; i < c->n_disks; i++)
+		doc_disk(d, disks, c, i);
+	doc_add(d, vm, "disks", disks);
+}
+
+/* What the guest sees by SMBIOS. */
+static void doc_platform(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	bool named = ch_version_has(c->version, CH_FEATURE_SYSTEM_UUID);
+	struct json_object *o = doc_object(d, vm, "platform"), *strings = json_object_new_array();
+
+	doc_text(d, o, named ? "system_uuid" : "uuid", c->uuid);
+	doc_text(d, o, named ? "system_serial_number" : "serial_number", c->name);
+	for (const char *const *s = c->oem_strings; s && *s; s++)
+		doc_push(d, strings, json_object_new_string(*s));
+	doc_add(d, o, "oem_strings", strings);
+}
+
+static void doc_devices(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *balloon = doc_object(d, vm, "balloon");
+	struct json_object *vsock = doc_object(d, vm, "vsock");
+
+	doc_number(d, balloon, "size", 0);
+	doc_bool(d, balloon, "deflate_on_oom", true);
+	doc_bool(d, balloon, "free_page_reporting", true);
+	doc_text(d, vsock, "id", "vsock0");
+	doc_text(d, vsock, "cid", VMM_CALL_CID);
+	doc_text(d, vsock, "socket",
+		"./" VMM_VSOCK_SOCKET); /* its directory is a landlock rule: not "" */
+	doc_text(d, doc_object(d, vm, "rng"), "src", "/dev/urandom");
+	doc_text(d, doc_object(d, vm, "serial"), "mode", "Tty");
+	doc_text(d, doc_object(d, vm, "console"), "mode", "Off");
+	doc_bool(d, vm, "pvpanic", true);
+	doc_bool(d, vm, "watchdog", true);
+	if (c->landlock)
+		doc_bool(d, vm, "landlock_enable", true);
+}
+
+static char *doc_print(struct ch_doc *d, struct json_object *o)
+{
+	const char *text =
+		d->failed ? NULL
+			  : json_object_to_json_string_ext(
+				    o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE);
+
+	return text ? strdup(text) : NULL;
+}
+
+char *ch_config_vm(const struct vmm_config *c)
+{
+	CLEANUP(json_codec_putp) struct json_object *vm = json_object_new_object();
+	struct ch_doc d = { .failed = !vm };
+
+	doc_cpus(&d, vm, c);
+	doc_memory(&d, vm, c);
+	doc_payload(&d, vm, c);
+	doc_disks(&d, vm, c);
+	doc_platform(&d, vm, c);
+	doc_devices(&d, vm, c);
+	return doc_print(&d, vm);
+}
+
+/* No offloads: the other end of the TAP would have to undo them. */
+char *ch_config_net(const struct vmm_config *c)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct ch_doc d = { .failed = !o };
+
+	doc_text(&d, o, "id", "net0");
+	doc_text(&d, o, "mac", c->net_mac);
+	doc_bool(&d, o, "offload_tso", false);
+	doc_bool(&d, o, "offload_ufo", false);
+	doc_bool(&d, o, "offload_csum", false);
+	return doc_print(&d, o);
+}

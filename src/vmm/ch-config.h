@@ -1,0 +1,11 @@
+/*
+ * What Cloud Hypervisor is told, as JSON: the bodies of vm.create and vm.add-net (vmm/src/vm_config.rs of
+ * v53). Files are /proc/self/fd/N, by the numbers of enum vmm_fd; sockets are relative to the working directory.
+ */
+#pragma once
+
+struct vmm_config;
+
+/* Text on the heap, or NULL: out of memory. */
+char *ch_config_vm(const struct vmm_config *c);
+char *ch_config_net(const struct vmm_config *c);

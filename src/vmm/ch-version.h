@@ -1,0 +1,28 @@
+/*
+ * What a version of Cloud Hypervisor can do. By number alone: its API ignores unknown JSON fields, so trying
+ * proves nothing. Source: release notes and the sources of v40 to v53.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define CH_VERSION_MIN  48 /* the first one whose errors are a JSON array */
+#define CH_VERSION_BEST 53
+
+enum ch_feature {
+	CH_FEATURE_NO_SHUTDOWN, /* --no-shutdown: a guest's power-off is told from a death of the VMM */
+	CH_FEATURE_VHOST_GENERIC, /* generic-vhost-user: a vsock device of our own */
+	CH_FEATURE_RESTORE_LAZY,  /* memory_restore_mode OnDemand */
+	CH_FEATURE_SYSTEM_UUID, /* platform.system_uuid, system_serial_number; uuid, serial_number before */
+	CH_FEATURES,
+};
+
+/* The number in "cloud-hypervisor v53.0.0", "v53.0.0", "53.0.0-dirty"; 0: none. */
+uint32_t ch_version_parse(const char *text);
+bool ch_version_has(uint32_t version, enum ch_feature f);
+
+/* The first version that has F, and its name for people. */
+uint32_t ch_version_of(enum ch_feature f);
+const char *ch_version_feature_name(enum ch_feature f);

@@ -1,0 +1,351 @@
+/*
+ * Cloud Hypervisor, on KVM.
+ *
+ * It starts empty and is told by calls what to run: vmm.ping (is it new enough?), vm.create (which checks
+ * nothing), vm.add-net with the TAP beside it (vm.create takes no descriptors), vm.boot (where every mistake
+ * comes out). The socket was made by us and has no name left, so nobody else reaches it. Afterwards the event
+ * stream says what happens; replies and events are equally hostile, and only known words count.
+ *
+ * How it ended is in no single place. Exit status 0 says nothing: a power-off, a SIGTERM and a vCPU that
+ * failed all end so. With --no-shutdown (v52 and later) a guest's power-off leaves the process alone, so then
+ * an end that nobody asked for is a crash; before, the event "vm shutdown" has to do. A reboot stays in the
+ * process, so where a reset shall end the VM the caller kills it (no VMM_CAP_REBOOT_ENDS).
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+
+#include "ch-api.h"
+#include "ch-config.h"
+#include "ch-event-wire.h"
+#include "ch-version.h"
+#include "cleanup.h"
+#include "fd.h"
+#include "str.h"
+#include "vmm-impl.h"
+#include "vmm-program.h"
+
+#define SEC UINT64_C(1000000)
+
+/* How long a call may take. An absent vhost-user back-end blocks vm.boot for 60 s. */
+static const struct {
+	const char *method, *name;
+	uint64_t deadline_usec;
+} ch_calls[] = {
+	{ "GET", "vmm.ping", 5 * SEC },
+	{ "PUT", "vm.create", 10 * SEC },
+	{ "PUT", "vm.add-net", 10 * SEC },
+	{ "PUT", "vm.boot", 65 * SEC },
+	{ "PUT", "vm.power-button", 5 * SEC },
+	{ "PUT", "vmm.shutdown", 3 * SEC },
+};
+
+struct vmm_ch {
+	struct ch_api *api;      /* owned */
+	sd_event_source *events; /* owned */
+	int events_fd, net_fd;   /* owned */
+	char **bodies;           /* owned: what is still to be sent, and was */
+	size_t n_starting;       /* calls of the start that have not ended */
+	bool quitting, over;
+	size_t len;
+	char text[CH_EVENT_MAX];
+};
+
+static int ch_queue(struct vmm_ch *ch, const char *name, const char *body, int fd)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ch_calls); i++) {
+		if (str_eq(ch_calls[i].name, name))
+			return ch_api_call(
+				ch->api, &(struct ch_call){ .method = ch_calls[i].method,
+						 .name = ch_calls[i].name,
+						 .body = body,
+						 .fd = fd,
+						 .deadline_usec = ch_calls[i].deadline_usec });
+	}
+	return -EINVAL;
+}
+
+/* Nothing is asked of it any more. */
+static void ch_end(struct vmm *v, enum vmm_event event, const char *call, const char *text)
+{
+	struct vmm_ch *ch = v->impl;
+	CLEANUP_FREE char *detail = str_printf("%s: %s", call, text);
+
+	if (ch->over)
+		return;
+	ch->over = true;
+	if (ch->events)
+		sd_event_source_set_enabled(ch->events, SD_EVENT_OFF);
+	vmm_emit(v, event, detail);
+}
+
+/* The start goes on by the queue; a version that is too old was found out by the plan, unless it lied. */
+static void ch_on_done(struct vmm *v, const char *name, const char *text)
+{
+	struct vmm_ch *ch = v->impl;
+	const char *version = strstr(text, "\"version\":\"");
+
+	if (str_eq(name, "vmm.ping") && (!version || ch_version_parse(version) < CH_VERSION_MIN)) {
+		ch_end(v, VMM_EVENT_FAULT, name, "its version is too old, or it is something else");
+		return;
+	}
+	if (ch->n_starting > 0 && --ch->n_starting == 0)
+		vmm_emit(v, VMM_EVENT_UP, NULL);
+}
+
+static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const char *text,
+	size_t len, void *userdata)
+{
+	struct vmm *v = userdata;
+	struct vmm_ch *ch = v->impl;
+
+	if (ch->over)
+		return;
+	switch (end) {
+	case CH_API_DONE: ch_on_done(v, call->name, text); break;
+	case CH_API_REFUSED:
+		/* what else is refused shows by what does not happen: each has a deadline above */
+		if (ch->n_starting > 0)
+			ch_end(v, VMM_EVENT_FAULT, call->name, text);
+		break;
+	case CH_API_LOST: ch_end(v, VMM_EVENT_CLOSED, call->name, text); break;
+	case CH_API_SILENT:
+	case CH_API_BAD: ch_end(v, VMM_EVENT_FAULT, call->name, text); break;
+	}
+}
+
+/* With --no-shutdown it waits for us; without, it ends by itself and the call comes too late. */
+static void ch_on_shutdown(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	if (ch->quitting)
+		return;
+	ch->quitting = true;
+	vmm_emit(v, VMM_EVENT_SHUTDOWN, NULL);
+	(void)ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
+}
+
+static void ch_on_event(struct vmm *v, const struct ch_event *e)
+{
+	if (str_eq(e->source, "guest") && str_eq(e->event, "panic"))
+		vmm_emit(v, VMM_EVENT_PANICKED, e->event);
+	else if (str_eq(e->source, "vm") && str_eq(e->event, "rebooting"))
+		vmm_emit(v, VMM_EVENT_RESET, e->event);
+	else if (str_eq(e->source, "vm") && str_eq(e->event, "shutdown"))
+		ch_on_shutdown(v);
+}
+
+static int ch_on_stream(sd_event_source *s, int fd, uint32_t revents, void *userdata)
+{
+	struct vmm *v = userdata;
+	struct vmm_ch *ch = v->impl;
+	ssize_t n = read(fd, ch->text + ch->len, sizeof ch->text - ch->len);
+	struct ch_event e;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0) {
+		sd_event_source_set_enabled(s, SD_EVENT_OFF);
+		return 0;
+	}
+	ch->len += (size_t)n;
+	while (!ch->over && (n = ch_event_next(ch->text, ch->len, &e)) > 0) {
+		ch->len -= (size_t)n;
+		memmove(ch->text, ch->text + n, ch->len);
+		ch_on_event(v, &e);
+	}
+	if (n < 0)
+		ch_end(v, VMM_EVENT_FAULT, "--event-monitor", "an event longer than any can be");
+	return 0;
+}
+
+static void ch_detach(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	if (!ch)
+		return;
+	ch_api_destroy(ch->api);
+	sd_event_source_disable_unref(ch->events);
+	fd_close(ch->events_fd);
+	fd_close(ch->net_fd);
+	strv_free(ch->bodies);
+	free(ch);
+	v->impl = NULL;
+}
+
+static int ch_open(struct vmm *v, const struct vmm_channels *c)
+{
+	struct vmm_ch *ch = calloc(1, sizeof *ch);
+	int r;
+
+	if (!ch) {
+		vmm_channels_close(c);
+		return -ENOMEM;
+	}
+	v->impl = ch;
+	ch->events_fd = c->events_fd;
+	ch->net_fd = c->net_fd;
+	r = ch_api_create_consume(v->event, c->control_fd, ch_on_call, v, &ch->api);
+	if (r >= 0)
+		r = fd_set_nonblock(ch->events_fd, 1);
+	if (r >= 0)
+		r = sd_event_add_io(v->event, &ch->events, ch->events_fd, EPOLLIN, ch_on_stream, v);
+	if (r < 0)
+		ch_detach(v);
+	return r;
+}
+
+/* CALL is "METHOD NAME BODY"; the method goes by the name. The copy lives as long as the queue may need it. */
+static int ch_queue_text(struct vmm_ch *ch, const char *call)
+{
+	char *name, *body;
+	int r;
+
+	r = strv_push(&ch->bodies, call);
+	if (r < 0)
+		return r;
+	name = strchr(ch->bodies[strv_length(ch->bodies) - 1], ' ');
+	if (!name)
+		return -EINVAL;
+	name++;
+	body = strchr(name, ' ');
+	if (body)
+		*body++ = 0;
+	r = ch_queue(ch, name, body, str_eq(name, "vm.add-net") ? ch->net_fd : -EBADF);
+	if (r == 0)
+		ch->n_starting++;
+	return r;
+}
+
+static int ch_attach_consume(struct vmm *v, const struct vmm_channels *c, const char *const *calls)
+{
+	int r = ch_open(v, c);
+
+	for (; r >= 0 && calls && *calls; calls++)
+		r = ch_queue_text(v->impl, *calls);
+	if (r < 0)
+		ch_detach(v);
+	return r;
+}
+
+static int ch_power_button(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	return ch->over ? -ENOTCONN : ch_queue(ch, "vm.power-button", NULL, -EBADF);
+}
+
+static int ch_quit(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	ch->quitting = true;
+	return ch->over ? -ENOTCONN : ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
+}
+
+static int ch_save(const struct vmm *v, struct vmm_saved *ret)
+{
+	const struct vmm_ch *ch = v->impl;
+	int fd = ch_api_socket(ch->api);
+
+	if (ch->over || ch->quitting || ch->n_starting > 0 || fd < 0)
+		return -EBUSY;
+	*ret = (struct vmm_saved){ fd, ch->events_fd, ch->text, ch->len };
+	return 0;
+}
+
+static int ch_restore_consume(struct vmm *v, const struct vmm_saved *s)
+{
+	const struct vmm_channels c = { s->fd, s->events_fd, -EBADF };
+	struct vmm_ch *ch;
+	int r;
+
+	if (s->pending_len >= sizeof ch->text) {
+		vmm_channels_close(&c);
+		return -EINVAL;
+	}
+	r = ch_open(v, &c);
+	if (r < 0)
+		return r;
+	ch = v->impl;
+	memcpy(ch->text, s->pending, s->pending_len);
+	ch->len = s->pending_len;
+	return 0;
+}
+
+static char *ch_check(const struct vmm_config *c)
+{
+	CLEANUP_FREE char *vm = ch_config_vm(c);
+
+	if (!str_eq(c->accel, "kvm"))
+		return strdup("Cloud Hypervisor runs on KVM only, which does not work here (uvms "
+			      "doctor)");
+	if (vm && strlen(vm) >= 48 * 1024)
+		return strdup("its description is longer than Cloud Hypervisor takes (48 KiB)");
+	return NULL;
+}
+
+static int ch_arguments(const struct vmm_config *c, char ***v)
+{
+	int r = 0;
+
+	r |= strv_push(v, "--api-socket");
+	r |= strv_pushf(v, "fd=%d", VMM_FD_CONTROL);
+	r |= strv_push(v, "--event-monitor");
+	r |= strv_pushf(v, "fd=%d", VMM_FD_EVENTS);
+	r |= strv_push(v, "--seccomp");
+	r |= strv_push(v, "true");
+	if (ch_version_has(c->version, CH_FEATURE_NO_SHUTDOWN))
+		r |= strv_push(v, "--no-shutdown");
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static int ch_calls_for(const struct vmm_config *c, char ***calls)
+{
+	CLEANUP_FREE char *vm = ch_config_vm(c), *net = c->net_mac ? ch_config_net(c) : NULL;
+	int r = 0;
+
+	if (!vm || (c->net_mac && !net))
+		return -ENOMEM;
+	r |= strv_push(calls, "GET vmm.ping");
+	r |= strv_pushf(calls, "PUT vm.create %s", vm);
+	if (net)
+		r |= strv_pushf(calls, "PUT vm.add-net %s", net);
+	r |= strv_push(calls, "PUT vm.boot");
+	return r < 0 ? -ENOMEM : 0;
+}
+
+static uint32_t ch_version(const char *text, char **ret_reason)
+{
+	uint32_t n = ch_version_parse(text);
+
+	if (n >= CH_VERSION_MIN)
+		return n;
+	*ret_reason =
+		n ? str_printf("cloud-hypervisor is version %u: at least %d is needed, %d is best",
+			    n, CH_VERSION_MIN, CH_VERSION_BEST)
+		  : strdup("cloud-hypervisor does not tell its version");
+	return 0;
+}
+
+const struct vmm_backend vmm_backend_ch = {
+	.name = "ch",
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
+		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK,
+	.program = VMM_PROGRAM_CH,
+	.program_env = VMM_PROGRAM_CH_ENV,
+	.check = ch_check,
+	.arguments = ch_arguments,
+	.version = ch_version,
+	.calls = ch_calls_for,
+	.attach_consume = ch_attach_consume,
+	.power_button = ch_power_button,
+	.quit = ch_quit,
+	.save = ch_save,
+	.restore_consume = ch_restore_consume,
+	.detach = ch_detach,
+};
