@@ -26,6 +26,7 @@
 #include "sv-plan.h"
 #include "sv-refresh.h"
 #include "sv-saved.h"
+#include "sv-tap.h"
 #include "sv-vsockd.h"
 #include "sv-watch.h"
 #include "sv.h"
@@ -49,7 +50,6 @@ static void sv_init(struct sv *sv)
 		.vmm_control_fd = -EBADF,
 		.vmm_events_fd = -EBADF,
 		.vmm_tty_fds = { -EBADF, -EBADF },
-		.tap_fd = -EBADF,
 		.vsock_fd = -EBADF,
 		.net_fd = -EBADF,
 		.life_fd = -EBADF,
@@ -64,6 +64,7 @@ static void sv_init(struct sv *sv)
 	sv_handover_init(sv);
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
+	sv_tap_init(sv);
 }
 
 static int sv_open_store(struct sv *sv)

@@ -21,6 +21,7 @@
 #include "str.h"
 #include "sv-children.h"
 #include "sv-events.h"
+#include "sv-tap.h"
 #include "sv.h"
 #include "vm-name.h"
 #include "vm-publish.h"
@@ -31,9 +32,6 @@
 #define NET_DNS       "10.0.2.3"
 #define NET_PREFIX    24
 #define NET_PASST_MAC "02:75:76:6d:73:01"
-
-/* The largest that passt takes in one frame (passt(1), --mtu). */
-#define NET_MTU       65520
 
 #define NET_RESTARTS  5
 #define NET_LOW_PORTS 1024
@@ -166,12 +164,6 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 
 	if (!vm_spec_has_network(&sv->spec))
 		return 0;
-	if (vmm_backend_caps(sv->backend) & VMM_CAP_NET_TAP) {
-		*ret_reason = str_printf("--net=user: not supported yet by back-end %s",
-			vmm_backend_name(sv->backend));
-		*ret_next = strdup("--backend=qemu");
-		return -EOPNOTSUPP;
-	}
 	if (path_find_program("passt", &program) < 0) {
 		*ret_reason = strdup("--net=user: not supported here, passt is not installed");
 		*ret_next = strdup("apt install passt");
@@ -216,7 +208,7 @@ void sv_net_describe(const struct sv *sv, struct boot_desc *d)
 	net_ipv4(NET_GATEWAY, n->gateway);
 	net_ipv4(NET_DNS, n->dns);
 	n->prefix = NET_PREFIX;
-	n->mtu = NET_MTU;
+	n->mtu = SV_TAP_MTU;
 }
 
 static int net_spawn(struct sv *sv, const struct vm_step *step)
@@ -240,43 +232,62 @@ static int net_spawn(struct sv *sv, const struct vm_step *step)
 	return sv_child_start(&sv->net_child, &spawn);
 }
 
-int sv_net_start(struct sv *sv, const struct vm_step *step)
+int sv_net_start(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
 	int pair[2], r;
 
 	r = sockun_pair(SOCK_STREAM, pair);
 	if (r < 0)
 		return r;
-	sv->vmm_fds[VMM_FD_NET] = pair[0];
 	sv->net_fd = pair[1];
-	r = net_spawn(sv, step);
+	if (vmm_backend_caps(sv->backend) & VMM_CAP_NET_TAP)
+		r = sv_tap_start(sv, pair[0], ret_reason);
+	else
+		sv->vmm_fds[VMM_FD_NET] = pair[0];
+	if (r == 0)
+		r = net_spawn(sv, step);
 	return r < 0 ? r : str_set(&sv->status.network, "user " NET_GUEST);
 }
 
 void sv_net_stop(struct sv *sv)
 {
 	sv_child_finish(&sv->net_child);
+	sv_tap_stop(sv);
 	sv->net_fd = fd_close(sv->net_fd);
+}
+
+static void net_lost(struct sv *sv)
+{
+	log_error("%s: the guest has lost its network", sv->spec.name);
+	(void)str_set(&sv->status.network, "lost; uvms restart gives a new one");
+	sv_status_save(sv);
+}
+
+static int net_again(struct sv *sv, struct sv_child *ended)
+{
+	if (ended == &sv->tap.child)
+		return sv_tap_again(sv);
+	sv_child_again(ended);
+	return sv->net_restarts++ < NET_RESTARTS
+		       ? net_spawn(sv, vm_plan_find(&sv->plan, VM_STEP_NETWORK))
+		       : -EAGAIN;
 }
 
 void sv_net_restart(struct sv *sv, const char *cause)
 {
-	const struct vm_step *step = vm_plan_find(&sv->plan, VM_STEP_NETWORK);
+	struct sv_child *ended =
+		sv_child_is_running(&sv->net_child) ? &sv->tap.child : &sv->net_child;
 	CLEANUP_FREE char *said = NULL;
-	int r = -EAGAIN;
+	int r;
 
-	sv_child_catch_up(&sv->net_child);
-	said = sv_logfile_tail(&sv->net_child.log, 300);
+	sv_child_catch_up(ended);
+	said = sv_logfile_tail(&ended->log, 300);
 	log_warning("%s: %s: %s", sv->spec.name, str_or(cause, "passt ended"), str_or(said, ""));
-	sv_child_again(&sv->net_child);
-	if (sv->net_restarts++ < NET_RESTARTS)
-		r = net_spawn(sv, step);
-	if (r < 0) {
-		log_error("%s: the guest has lost its network", sv->spec.name);
-		(void)str_set(&sv->status.network, "lost; uvms restart gives a new one");
-	}
-	sv_status_save(sv);
+	r = net_again(sv, ended);
+	if (r < 0)
+		net_lost(sv);
+	else
+		sv_status_save(sv);
 	sv_events_note(sv, "network",
-		r < 0 ? "passt ended again and again: the network is lost"
-		      : str_or(cause, "passt"));
+		r < 0 ? "it ended again and again: the network is lost" : str_or(cause, "passt"));
 }

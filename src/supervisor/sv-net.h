@@ -20,8 +20,9 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next);
 void sv_net_mac(const char *vm_name, char out[static 18]);
 void sv_net_describe(const struct sv *sv, struct boot_desc *d);
 
-int sv_net_start(struct sv *sv, const struct vm_step *step);
+/* passt, and what is between it and the VMM. -EOPNOTSUPP with *RET_REASON (heap): not here. */
+int sv_net_start(struct sv *sv, const struct vm_step *step, char **ret_reason);
 void sv_net_stop(struct sv *sv);
 
-/* passt ended while the VM ran: starts another, or says that the network is lost. */
+/* passt or uvms-tapd ended while the VM ran: starts another, or says that the network is lost. */
 void sv_net_restart(struct sv *sv, const char *cause);

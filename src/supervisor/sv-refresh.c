@@ -68,6 +68,8 @@ static const char *refresh_hindrance(const struct sv *sv)
 	}
 	if (sv->net_child.is_stopped)
 		return "its passt is stopped (SIGSTOP)";
+	if (sv->tap.child.is_stopped)
+		return "its uvms-tapd is stopped (SIGSTOP)";
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
 	if (sv_handover_is_under_way(sv))

@@ -68,6 +68,12 @@ static const struct json_field vsockd_fields[] = {
 	F(vsockd, started_usec, JSON_U64),
 };
 
+static const struct json_field tap_fields[] = {
+	F(tap, link_fd, JSON_FD),
+	F(tap, stream_fd, JSON_FD),
+	F(tap, restarts, JSON_U32),
+};
+
 static const struct json_field slot_fields[] = {
 	F(slot, slot, JSON_U32, .max = KEEPER_SLOTS - 1),
 	F(slot, fd, JSON_FD),
@@ -152,6 +158,7 @@ static const struct section {
 	ONE(console),
 	ONE(agent),
 	ONE(control),
+	ONE(tap),
 	MANY(child, children),
 	MANY(step, steps),
 	MANY(slot, slots),

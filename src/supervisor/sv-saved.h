@@ -36,6 +36,7 @@ enum {
 	SV_SAVED_VSOCKD,
 	SV_SAVED_NAMESPACE,
 	SV_SAVED_NET,
+	SV_SAVED_TAP,
 	SV_SAVED_CHILDREN,
 };
 
@@ -110,6 +111,11 @@ struct sv_saved_connection {
 	char *in, *out;
 };
 
+struct sv_saved_tap {
+	int link_fd, stream_fd;
+	uint32_t restarts;
+};
+
 struct sv_saved_waiter {
 	uint32_t connection; /* index */
 	char *what;
@@ -128,6 +134,7 @@ struct sv_saved {
 	struct sv_saved_console console;
 	struct sv_saved_agent agent;
 	struct sv_saved_control control;
+	struct sv_saved_tap tap;
 	struct sv_saved_step steps[VM_STEP_MAX];
 	struct sv_saved_slot slots[KEEPER_SLOTS];
 	struct sv_saved_client clients[SV_CONSOLE_CLIENTS];

@@ -205,13 +205,14 @@ static int save_parts(const struct sv *sv, const struct control_call *caller, st
 	const char **ret_why)
 {
 	const struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child };
+		&sv->namespace_child, &sv->net_child, &sv->tap.child };
 	int r;
 
 	for (; s->n_children < SV_SAVED_CHILDREN; s->n_children++)
 		save_child(children[s->n_children], &s->children[s->n_children]);
 	save_vsockd(&sv->vsockd, s);
 	save_console(sv->console, s);
+	s->tap = (struct sv_saved_tap){ sv->tap.link_fd, sv->tap.stream_fd, sv->tap.restarts };
 	*ret_why = "something else is under way";
 	r = save_self(sv, &s->self);
 	if (r >= 0)
@@ -469,7 +470,7 @@ static int load_control(struct sv *sv, const struct sv_saved *s, struct control_
 static int load_children(struct sv *sv, const struct sv_saved *s)
 {
 	struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child };
+		&sv->namespace_child, &sv->net_child, &sv->tap.child };
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < SV_SAVED_CHILDREN; i++)
@@ -489,6 +490,9 @@ int sv_state_load(struct sv *sv, struct sv_saved *s, struct control_call **ret_c
 		r = load_children(sv, s);
 	if (r >= 0)
 		r = load_vsockd(sv, s);
+	sv->tap.link_fd = s->tap.link_fd;
+	sv->tap.stream_fd = s->tap.stream_fd;
+	sv->tap.restarts = s->tap.restarts;
 	if (r >= 0)
 		r = load_console(sv, s);
 	if (r >= 0)

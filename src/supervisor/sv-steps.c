@@ -432,7 +432,7 @@ static void undo_vsockd(struct sv *sv)
 
 static int do_network(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	return sv_net_start(sv, step);
+	return sv_net_start(sv, step, ret_reason);
 }
 
 static const struct {

@@ -24,15 +24,17 @@ static const char *watch_name(const struct sv_child *c)
 		return "uvms-vsockd";
 	if (c == &sv->net_child)
 		return "passt";
+	if (c == &sv->tap.child)
+		return "uvms-tapd";
 	if (c == &sv->namespace_child)
 		return "the namespace's init";
-	return str_eq(sv->spec.backend, "null") ? "the VMM" : "QEMU";
+	return str_eq(sv->status.backend, "qemu") ? "QEMU" : "the VMM";
 }
 
 static void watch_note(struct sv *sv)
 {
 	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child,
-		&sv->net_child };
+		&sv->net_child, &sv->tap.child };
 	const char *who = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -51,7 +53,7 @@ static void watch_give_up(struct sv_child *c, int signo)
 	snprintf(cause, sizeof cause, "%s was stopped (SIG%s) again and again", watch_name(c),
 		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
 	log_warning("%s: %s: it is given up", sv->spec.name, cause);
-	if (c == &sv->vsockd.child || c == &sv->net_child)
+	if (c == &sv->vsockd.child || c == &sv->net_child || c == &sv->tap.child)
 		sv_child_signal(c, SIGKILL);
 	else
 		sv_happen(sv, c == &sv->vmm_child ? SV_VMM_FAULT : SV_NAMESPACE_GONE, cause);
@@ -131,6 +133,7 @@ static int watch_on_sigchld(sd_event_source *s, const struct signalfd_siginfo *s
 	watch_look(&sv->vsockd.child);
 	watch_look(&sv->namespace_child);
 	watch_look(&sv->net_child);
+	watch_look(&sv->tap.child);
 	return 0;
 }
 

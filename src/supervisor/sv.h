@@ -65,6 +65,15 @@ struct sv_child {
 	sd_event_source *grace; /* owned: until SIGCONT */
 };
 
+/* The guest's link where the VMM takes a TAP: sv-tap. */
+struct sv_tap {
+	struct sv_child child;
+	int fd;        /* owned until the VMM has it: the TAP */
+	int link_fd;   /* owned: its kernel side, for the next uvms-tapd */
+	int stream_fd; /* owned: the VMM's end of passt's socket, for it as well */
+	unsigned restarts;
+};
+
 /* uvms-vsockd and what its successor needs: sv-vsockd. */
 struct sv_vsockd {
 	struct sv_child child;
@@ -127,17 +136,16 @@ struct sv {
 	int trace_fd;               /* owned: the steps as they are executed */
 
 	int vmm_fds[SV_FDS_MAX]; /* owned until the VMM runs; index is enum vmm_fd */
-	int vmm_tty_fds
-		[2]; /* owned until then: its standard input and output, where it wants a terminal */
-	int vmm_control_fd; /* owned until the VMM is attached: our end of QMP, or how to reach its API */
-	int vmm_events_fd; /* owned until then: its event stream */
-	int tap_fd;        /* owned until then: the guest's link, where the VMM takes a TAP */
-	int vsock_fd;      /* owned: SV_VSOCK_DIR */
-	int net_fd;        /* owned: passt's end of the guest's link, for the next passt */
-	int life_fd;       /* owned: the namespace's init ends when it closes */
+	int vmm_tty_fds[2];      /* owned until then: its standard input and output, a terminal */
+	int vmm_control_fd;      /* owned until it is attached: our end of QMP, the API's socket */
+	int vmm_events_fd;       /* owned until then: its event stream */
+	int vsock_fd;            /* owned: SV_VSOCK_DIR */
+	int net_fd;              /* owned: passt's end of the guest's link, for the next passt */
+	int life_fd;             /* owned: the namespace's init ends when it closes */
 
 	struct sv_child vmm_child, namespace_child, net_child;
 	unsigned net_restarts;
+	struct sv_tap tap;
 	struct sv_vsockd vsockd;
 	struct sv_handover handover;
 	struct vmm *vmm;                /* owned */

@@ -100,7 +100,7 @@ class Host:
         end = time.monotonic() + seconds
         while True:
             left = self.processes()
-            files = [str(p) for p in self.runtime.rglob("*") if p.name != ".accel"]
+            files = [str(p) for p in self.runtime.rglob("*") if p.name not in (".accel", ".vmm-version")]
             if not left and not files:
                 break
             if time.monotonic() > end:
