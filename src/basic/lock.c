@@ -2,12 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#define LOCK_BYTE (INT64_C(1) << 62)
+
 static int lock_ofd(int fd, int command)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock lock = {
+		.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_BYTE, .l_len = 1
+	};
 
 	while (fcntl(fd, command, &lock) < 0) {
 		if (errno != EINTR)

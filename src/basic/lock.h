@@ -3,7 +3,8 @@
  * free exactly when the last of them is gone. They are never taken away, and a file that merely exists locks nothing.
  *
  * There are two kinds, and they do not see each other. A file whose holder is asked for has an OFD lock (fcntl(2));
- * its descriptor must be open for writing. What may be a directory, or loses its name while one waits for it, has
+ * its descriptor must be open for writing. It is on one byte far behind any content, so that a VMM may lock the
+ * content of a disk that is ours (Cloud Hypervisor does, by ranges since v50). What may be a directory, or loses its name while one waits for it, has
  * flock(2): nobody can ask for that one without taking it.
  */
 #pragma once

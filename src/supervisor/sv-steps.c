@@ -90,6 +90,9 @@ static int open_volumes(struct sv *sv, int volumes_fd, char **ret_reason)
 		if (fd < 0)
 			return fd;
 		sv->vmm_fds[disk] = fd;
+		/* a VMM that opens it again, by its descriptor, does so as the VM */
+		if (geteuid() == 0 && fchown(fd, sv->status.uid, sv->status.uid) < 0)
+			return -errno;
 	}
 	return 0;
 }

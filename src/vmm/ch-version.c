@@ -9,6 +9,7 @@ static const struct {
 	const char *name;
 	uint32_t since;
 } features[] = {
+	[CH_FEATURE_RANGE_LOCKS] = { "volumes", 50 },
 	[CH_FEATURE_NO_SHUTDOWN] = { "a guest's power-off told from a death of the VMM", 52 },
 	[CH_FEATURE_VHOST_GENERIC] = { "uvms's own vsock device", 52 },
 	[CH_FEATURE_RESTORE_LAZY] = { "restore on demand", 52 },

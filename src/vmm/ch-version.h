@@ -12,6 +12,7 @@
 #define CH_VERSION_BEST 53
 
 enum ch_feature {
+	CH_FEATURE_RANGE_LOCKS, /* locks a disk's content, not the whole file: beside our own lock */
 	CH_FEATURE_NO_SHUTDOWN, /* --no-shutdown: a guest's power-off is told from a death of the VMM */
 	CH_FEATURE_VHOST_GENERIC, /* generic-vhost-user: a vsock device of our own */
 	CH_FEATURE_RESTORE_LAZY,  /* memory_restore_mode OnDemand */

@@ -12,6 +12,7 @@
  * process, so where a reset shall end the VM the caller kills it (no VMM_CAP_REBOOT_ENDS).
  */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-event.h>
@@ -277,6 +278,22 @@ static int ch_restore_consume(struct vmm *v, const struct vmm_saved *s)
 	return 0;
 }
 
+/* F is wanted, and this version has it not. */
+static char *ch_lacks(const struct vmm_config *c, enum ch_feature f)
+{
+	return str_printf("%s: not supported by cloud-hypervisor %u, %u is needed",
+		ch_version_feature_name(f), c->version, ch_version_of(f));
+}
+
+static bool ch_has_volumes(const struct vmm_config *c)
+{
+	for (size_t i = 0; i < c->n_disks; i++) {
+		if (!c->disks[i].read_only)
+			return true;
+	}
+	return false;
+}
+
 static char *ch_check(const struct vmm_config *c)
 {
 	CLEANUP_FREE char *vm = ch_config_vm(c);
@@ -284,6 +301,8 @@ static char *ch_check(const struct vmm_config *c)
 	if (!str_eq(c->accel, "kvm"))
 		return strdup("Cloud Hypervisor runs on KVM only, which does not work here (uvms "
 			      "doctor)");
+	if (ch_has_volumes(c) && !ch_version_has(c->version, CH_FEATURE_RANGE_LOCKS))
+		return ch_lacks(c, CH_FEATURE_RANGE_LOCKS);
 	if (vm && strlen(vm) >= 48 * 1024)
 		return strdup("its description is longer than Cloud Hypervisor takes (48 KiB)");
 	return NULL;
