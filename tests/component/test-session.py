@@ -117,9 +117,9 @@ class SessionTest(unittest.TestCase):
             p.kill()
         return p.returncode, out, err
 
-    def begin(self, script):
-        """A shell that has said "ready"."""
-        p = self.popen("sh", "-c", "echo ready; " + script)
+    def begin(self, script, traps=""):
+        """A shell that has said "ready", once it has set its traps."""
+        p = self.popen("sh", "-c", f"{traps}echo ready; {script}")
         self.assertEqual(os.read(p.stdout.fileno(), 6), b"ready\n")
         return p
 
@@ -175,7 +175,8 @@ class Replaced(SessionTest):
             self.assertEqual(code, 127, err)
 
     def test_signals(self):
-        p = self.begin("n=0; trap 'n=$((n+1)); echo $n' USR1; trap 'exit 8' TERM; while :; do sleep 0.02; done")
+        p = self.begin("while :; do sleep 0.02; done",
+                       "n=0; trap 'n=$((n+1)); echo $n' USR1; trap 'exit 8' TERM; ")
         for i in range(1, 6):
             self.device.refusing = True
             self.device.cut()
@@ -188,7 +189,7 @@ class Replaced(SessionTest):
         self.assertEqual((code, out), (8, b""))
 
     def test_client_killed(self):
-        p = self.begin("trap 'exit' HUP; echo $$; exec sleep 100")
+        p = self.begin("echo $$; exec sleep 100", "trap 'exit' HUP; ")
         pid = int(os.read(p.stdout.fileno(), 100))
         p.kill()
         p.wait()
@@ -261,7 +262,7 @@ class Unanswered(SessionTest):
         self.assertEqual(self.run_to_end(p)[0], 128 + 2)
 
     def test_command_that_ignores_it(self):
-        p = self.begin("trap '' TERM; sleep 6; exit 7")
+        p = self.begin("sleep 6; exit 7", "trap '' TERM; ")
         p.send_signal(signal.SIGTERM)
         time.sleep(1.5)
         p.send_signal(signal.SIGTERM)
@@ -293,7 +294,7 @@ class OldAgent(SessionTest):
     version = 1
 
     def test_signal(self):
-        p = self.begin("trap 'exit 5' TERM; while :; do sleep 0.05; done")
+        p = self.begin("while :; do sleep 0.05; done", "trap 'exit 5' TERM; ")
         p.send_signal(signal.SIGTERM)
         self.assertEqual(self.run_to_end(p)[0], 5)
 

@@ -71,8 +71,9 @@ def signals(host):
     p.send_signal(signal.SIGUSR1)
     equal(p.stdout.read(), b"got\n", "trap")
     equal(p.wait(timeout=30), 7, "status")
-    p = host.popen("run", BB, "--", "sleep", "1000", stdin=subprocess.DEVNULL)
-    time.sleep(5)
+    p = host.popen("run", BB, "--", "sh", "-c", "echo up; exec sleep 1000", stdin=subprocess.DEVNULL,
+                   stdout=subprocess.PIPE)
+    equal(p.stdout.readline(), b"up\n", "start")
     p.send_signal(signal.SIGTERM)
     equal(p.wait(timeout=30), 128 + signal.SIGTERM, "terminated")
 
@@ -273,8 +274,9 @@ def kill_vsockd(host):
 
 def kill_cli(host):
     """A foreground VM is stopped when its CLI is killed, also while it starts; a detached one lives on."""
-    p = host.popen("run", BB, "--", "sleep", "1000", stdin=subprocess.DEVNULL)
-    time.sleep(5)
+    p = host.popen("run", BB, "--", "sh", "-c", "echo up; exec sleep 1000", stdin=subprocess.DEVNULL,
+                   stdout=subprocess.PIPE)
+    equal(p.stdout.readline(), b"up\n", "start")
     p.kill()
     p.wait()
     host.audit(seconds=10)
