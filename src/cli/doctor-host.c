@@ -193,9 +193,11 @@ static void look_landlock(const struct doctor_host *host, struct doctor_finding 
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
 	if (abi > 0)
-		doctor_found(f, DOCTOR_OK, NULL, "ABI %ld; not used yet", abi);
+		doctor_found(f, DOCTOR_OK, NULL, "ABI %ld%s", abi,
+			abi < 3 ? "; Cloud Hypervisor needs 3 (Linux 6.2) to confine itself" : "");
 	else
-		doctor_found(f, DOCTOR_OK, NULL, "none; not used yet");
+		doctor_found(f, DOCTOR_OK, NULL,
+			"none; Cloud Hypervisor needs it (Linux 6.2) to confine itself");
 }
 
 static void look_files(const struct doctor_host *host, struct doctor_finding *f)

@@ -72,23 +72,24 @@ static void look_ids(const struct doctor_host *host, struct doctor_finding *f)
 		"%s has no 65536 subordinate uids and gids: no image can be built", name);
 }
 
-/* Nothing of uvms uses them yet: a word for those who look for them. */
-static void look_later(struct doctor_finding *f, const char *program)
-{
-	CLEANUP_FREE char *path = NULL;
-
-	(void)path_find_program(program, &path);
-	doctor_found(f, DOCTOR_OK, NULL, "%s; not used yet", str_or(path, "not installed"));
-}
-
 static void look_skopeo(const struct doctor_host *host, struct doctor_finding *f)
 {
-	look_later(f, "skopeo");
+	look_program(f, "skopeo", DOCTOR_WARNING, "no image can be pulled");
+}
+
+static void look_umoci(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_program(f, "umoci", DOCTOR_WARNING, "no image can be pulled");
+}
+
+static void look_mkfs_ext4(const struct doctor_host *host, struct doctor_finding *f)
+{
+	look_program(f, "mkfs.ext4", DOCTOR_WARNING, "no volume can be made");
 }
 
 static void look_passt(const struct doctor_host *host, struct doctor_finding *f)
 {
-	look_later(f, "passt");
+	look_program(f, "passt", DOCTOR_WARNING, "no VM can have a network (--net=user, -p)");
 }
 
 const struct doctor_check doctor_image_checks[] = {
@@ -96,6 +97,8 @@ const struct doctor_check doctor_image_checks[] = {
 	{ "mmdebstrap", look_mmdebstrap },
 	{ "subordinate ids", look_ids },
 	{ "skopeo", look_skopeo },
+	{ "umoci", look_umoci },
+	{ "mkfs.ext4", look_mkfs_ext4 },
 	{ "passt", look_passt },
 	{ 0 },
 };

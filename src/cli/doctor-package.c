@@ -25,6 +25,8 @@ static const struct {
 	{ "mkfs.erofs", { "erofs-utils", "erofs-utils", "erofs-utils", "erofs-utils" } },
 	{ "mmdebstrap", { "mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap" } },
 	{ "newuidmap", { "uidmap", "shadow-utils", "shadow", "shadow" } },
+	{ "mkfs.ext4", { "e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs" } },
+	{ "umoci", { "umoci", "umoci", "umoci", "umoci" } },
 	{ "skopeo", { "skopeo", "skopeo", "skopeo", "skopeo" } },
 	{ "passt", { "passt", "passt", "passt", "passt" } },
 };

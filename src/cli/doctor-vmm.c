@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "accel.h"
+#include "ch-version.h"
 #include "cleanup.h"
 #include "doctor-package.h"
 #include "doctor-parse.h"
@@ -75,10 +76,37 @@ static void look_qemu(const struct doctor_host *host, struct doctor_finding *f)
 		doctor_found(f, DOCTOR_OK, NULL, "QEMU %u.%u (%s)", major, minor, program);
 }
 
+/* Not needed, but the first choice: what is told decides whether QEMU takes its place. */
+static void look_cloud_hypervisor(const struct doctor_host *host, struct doctor_finding *f)
+{
+	static const char remedy[] =
+		"put cloud-hypervisor, best v53, on the PATH, or name it in $UVMS_CLOUD_HYPERVISOR";
+	CLEANUP_FREE char *program = NULL, *line = NULL;
+	uint32_t version;
+	int r;
+
+	if (vmm_program_find(VMM_PROGRAM_CH, VMM_PROGRAM_CH_ENV, &program) < 0) {
+		doctor_found(f, DOCTOR_OK, NULL, "not installed: QEMU runs VMs");
+		return;
+	}
+	r = doctor_probe_line(program, "--version", &line);
+	version = r < 0 ? 0 : ch_version_parse(line);
+	if (r < 0)
+		doctor_found(f, DOCTOR_WARNING, remedy, "%s does not tell its version: %s", program,
+			strerror(-r));
+	else if (version < CH_VERSION_MIN)
+		doctor_found(f, DOCTOR_WARNING, remedy,
+			"%s is too old, QEMU runs VMs: it says \"%s\", at least v%d is needed",
+			program, line, CH_VERSION_MIN);
+	else
+		doctor_found(f, DOCTOR_OK, NULL, "Cloud Hypervisor %u (%s)%s", version, program,
+			version < CH_VERSION_BEST ? "; v53 is better" : "");
+}
+
 static void look_helpers(const struct doctor_host *host, struct doctor_finding *f)
 {
-	static const char *const helpers[] = { "uvms-supervisor", "uvms-vsockd", "uvms-guest",
-		"uvms-init" };
+	static const char *const helpers[] = { "uvms-supervisor", "uvms-vsockd", "uvms-tapd",
+		"uvms-guest", "uvms-init" };
 	CLEANUP_FREE char *last = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(helpers); i++) {
@@ -95,7 +123,8 @@ static void look_helpers(const struct doctor_host *host, struct doctor_finding *
 	if (last && strrchr(last, '/'))
 		*strrchr(last, '/') = 0;
 	doctor_found(f, DOCTOR_OK, NULL,
-		"uvms-supervisor, uvms-vsockd, uvms-guest and uvms-init in %s", str_or(last, "?"));
+		"uvms-supervisor, uvms-vsockd, uvms-tapd, uvms-guest and uvms-init in %s",
+		str_or(last, "?"));
 }
 
 static int open_store(const struct doctor_host *host, struct store **ret)
@@ -148,6 +177,7 @@ static void look_images(const struct doctor_host *host, struct doctor_finding *f
 
 const struct doctor_check doctor_vmm_checks[] = {
 	{ "accelerator", look_accel },
+	{ "cloud-hypervisor", look_cloud_hypervisor },
 	{ "qemu", look_qemu },
 	{ "helpers", look_helpers },
 	{ "kernel", look_kernel },
