@@ -15,5 +15,8 @@ int sandbox_drop_privileges(void);
 int sandbox_keep_capabilities(void);
 int sandbox_keep_no_capabilities(void);
 
+/* The kernel's Landlock ABI (landlock(7)); 0: it has none, or it is switched off. */
+int sandbox_landlock_abi(void);
+
 /* Raises the soft descriptor limit to at least N if the hard one allows: 0, or -EMFILE. */
 int sandbox_want_fds(unsigned n);

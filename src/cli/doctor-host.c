@@ -1,7 +1,6 @@
 /* The host: directories, memory, namespaces, limits, kernel features. */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/landlock.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,7 +8,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -18,6 +16,7 @@
 #include "doctor.h"
 #include "fd.h"
 #include "file.h"
+#include "sandbox.h"
 #include "str.h"
 #include "vm-dirs.h"
 
@@ -190,10 +189,10 @@ static void look_seccomp(const struct doctor_host *host, struct doctor_finding *
 
 static void look_landlock(const struct doctor_host *host, struct doctor_finding *f)
 {
-	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	int abi = sandbox_landlock_abi();
 
 	if (abi > 0)
-		doctor_found(f, DOCTOR_OK, NULL, "ABI %ld%s", abi,
+		doctor_found(f, DOCTOR_OK, NULL, "ABI %d%s", abi,
 			abi < 3 ? "; Cloud Hypervisor needs 3 (Linux 6.2) to confine itself" : "");
 	else
 		doctor_found(f, DOCTOR_OK, NULL,

@@ -31,6 +31,7 @@
 #include "sv-watch.h"
 #include "sv.h"
 #include "vm-name.h"
+#include "vmm-table.h"
 
 static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF;
 static bool arg_print_plan, arg_owned;
@@ -211,9 +212,10 @@ static int check_resume(int memfd, const char *name)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: uvms-supervisor [--client-fd N [--owned]] [--print-plan] NAME\n"
-			"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
-			"       uvms-supervisor --print-lifecycle | --version\n");
+	fprintf(stderr,
+		"usage: uvms-supervisor [--client-fd N [--owned]] [--print-plan] NAME\n"
+		"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
+		"       uvms-supervisor --print-lifecycle | --print-backends | --version\n");
 	return 2;
 }
 
@@ -236,6 +238,7 @@ int main(int argc, char **argv)
 		{ "owned", no_argument, NULL, 'o' },
 		{ "print-plan", no_argument, NULL, 'p' },
 		{ "print-lifecycle", no_argument, NULL, 'l' },
+		{ "print-backends", no_argument, NULL, 'b' },
 		{ "resume-fd", required_argument, NULL, 'r' },
 		{ "check-resume-fd", required_argument, NULL, 'k' },
 		{ "version", no_argument, NULL, 'v' },
@@ -257,6 +260,7 @@ int main(int argc, char **argv)
 		case 'o': arg_owned = true; break;
 		case 'p': arg_print_plan = true; break;
 		case 'l': sv_fsm_print(); return 0;
+		case 'b': vmm_table_print(); return 0;
 		case 'v': puts(UVMS_VERSION); return 0;
 		default: return usage();
 		}

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "sandbox.h"
 #include "str.h"
 #include "sv.h"
 
@@ -107,6 +108,12 @@ static int choose_best(struct sv *sv, char **ret_reason, char **ret_next)
 		passed = TAKE_PTR(why);
 	}
 	return r < 0 ? r : str_set(&sv->status.backend_reason, str_or(passed, "the first choice"));
+}
+
+bool sv_choose_landlock(const struct sv *sv)
+{
+	return (vmm_backend_caps(sv->backend) & VMM_CAP_LANDLOCK) &&
+	       sandbox_landlock_abi() >= VMM_LANDLOCK_ABI;
 }
 
 int sv_choose(struct sv *sv, char **ret_reason, char **ret_next)

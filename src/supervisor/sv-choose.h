@@ -1,6 +1,8 @@
 /* Which back-end and which accelerator: what was asked for, or the best that works here, and why. */
 #pragma once
 
+#include <stdbool.h>
+
 struct sv;
 
 /*
@@ -8,3 +10,6 @@ struct sv;
  * *RET_REASON and *RET_NEXT (heap).
  */
 int sv_choose(struct sv *sv, char **ret_reason, char **ret_next);
+
+/* Whether the VMM is to confine itself to its files. */
+bool sv_choose_landlock(const struct sv *sv);

@@ -262,6 +262,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.cpus = sv->spec.cpus,
 		.hotplug_slots = sv->spec.hotplug_slots,
 		.version = sv->vmm_version,
+		.landlock = sv_choose_landlock(sv),
 		.reboot_ends = sv->spec.command || sv->spec.attached,
 	};
 	int r;

@@ -18,6 +18,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "sv-children.h"
+#include "sv-choose.h"
 #include "sv-console.h"
 #include "sv.h"
 
@@ -164,8 +165,11 @@ static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, vo
 
 static void note_isolation(struct sv *sv)
 {
-	char *text = str_printf("%s %sno-new-privs no-capabilities net-namespace seccomp",
-		sv->status.isolation, geteuid() == 0 ? "own-uid " : "");
+	const char *landlock = !vmm_can(sv, VMM_CAP_LANDLOCK) ? ""
+			       : sv_choose_landlock(sv)       ? " landlock"
+							      : " landlock:unavailable";
+	char *text = str_printf("%s %sno-new-privs no-capabilities net-namespace seccomp%s",
+		sv->status.isolation, geteuid() == 0 ? "own-uid " : "", landlock);
 
 	if (text) {
 		free(sv->status.isolation);

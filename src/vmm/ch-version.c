@@ -11,9 +11,7 @@ static const struct {
 } features[] = {
 	[CH_FEATURE_RANGE_LOCKS] = { "volumes", 50 },
 	[CH_FEATURE_NO_SHUTDOWN] = { "a guest's power-off told from a death of the VMM", 52 },
-	[CH_FEATURE_VHOST_GENERIC] = { "uvms's own vsock device", 52 },
-	[CH_FEATURE_RESTORE_LAZY] = { "restore on demand", 52 },
-	[CH_FEATURE_SYSTEM_UUID] = { "system_uuid", 53 },
+	[CH_FEATURE_SYSTEM_UUID] = { "its identity by system_uuid", 53 },
 };
 static_assert(ARRAY_SIZE(features) == CH_FEATURES, "every feature has a version");
 

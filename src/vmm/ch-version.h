@@ -14,8 +14,6 @@
 enum ch_feature {
 	CH_FEATURE_RANGE_LOCKS, /* locks a disk's content, not the whole file: beside our own lock */
 	CH_FEATURE_NO_SHUTDOWN, /* --no-shutdown: a guest's power-off is told from a death of the VMM */
-	CH_FEATURE_VHOST_GENERIC, /* generic-vhost-user: a vsock device of our own */
-	CH_FEATURE_RESTORE_LAZY,  /* memory_restore_mode OnDemand */
 	CH_FEATURE_SYSTEM_UUID, /* platform.system_uuid, system_serial_number; uuid, serial_number before */
 	CH_FEATURES,
 };

@@ -31,6 +31,7 @@ enum vmm_fd {
 };
 
 #define VMM_DISKS_MAX    16
+#define VMM_LANDLOCK_ABI 3 /* Linux 6.2: what Cloud Hypervisor asks for */
 
 #define VMM_VSOCK_SOCKET "v"     /* a hybrid socket of the VMM's own, in its working directory */
 #define VMM_CALL_CID     "{cid}" /* in a call, quotes included, where the CID goes once it is leased */
@@ -83,7 +84,7 @@ enum vmm_caps {
 	VMM_CAP_NET_TAP = 1 << 8, /* takes a TAP (struct vmm_channels) instead of VMM_FD_NET */
 	VMM_CAP_REBOOT_ENDS =
 		1 << 9, /* ends by itself when the guest resets and reboot_ends was said */
-	VMM_CAP_LANDLOCK = 1 << 10,
+	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
 };
 
 /* NULL: there is no such back-end (names: "ch", "qemu", "null"). */

@@ -1,0 +1,47 @@
+#include "vmm-table.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include "ch-version.h"
+#include "cleanup.h"
+#include "vmm-impl.h"
+
+static const struct vmm_backend *const columns[] = { &vmm_backend_ch, &vmm_backend_qemu };
+
+/* Without the capability it is OTHERWISE. */
+static const struct {
+	const char *what, *with, *otherwise;
+	unsigned cap;
+} rows[] = {
+	{ "KVM", "yes", "no", VMM_CAP_KVM },
+	{ "emulation", "yes", "no", VMM_CAP_TCG },
+	{ "told what to run by", "calls of its API", "its command line", VMM_CAP_API },
+	{ "power button", "yes", "no", VMM_CAP_POWER_BUTTON },
+	{ "vsock by uvms's own device", "yes", "not supported yet", VMM_CAP_VSOCK_DEVICE },
+	{ "vsock of its own (hybrid socket)", "yes", "no", VMM_CAP_VSOCK_HYBRID },
+	{ "serial port", "a terminal", "a socket", VMM_CAP_CONSOLE_TTY },
+	{ "`--net=user` by", "a TAP, uvms-tapd and passt", "passt's socket", VMM_CAP_NET_TAP },
+	{ "a reset that ends the VM", "ends by itself", "is killed", VMM_CAP_REBOOT_ENDS },
+	{ "confines itself to its files (Landlock)", "from Linux 6.2", "no", VMM_CAP_LANDLOCK },
+	{ "changes while it runs", "yes", "not supported yet", VMM_CAP_HOTPLUG },
+};
+
+void vmm_table_print(void)
+{
+	printf("| capability |");
+	for (size_t i = 0; i < ARRAY_SIZE(columns); i++)
+		printf(" %s |", columns[i]->name);
+	printf("\n|---|");
+	for (size_t i = 0; i < ARRAY_SIZE(columns); i++)
+		printf("---|");
+	for (size_t r = 0; r < ARRAY_SIZE(rows); r++) {
+		printf("\n| %s |", rows[r].what);
+		for (size_t i = 0; i < ARRAY_SIZE(columns); i++)
+			printf(" %s |",
+				columns[i]->caps & rows[r].cap ? rows[r].with : rows[r].otherwise);
+	}
+	for (enum ch_feature f = 0; f < CH_FEATURES; f++)
+		printf("\n| %s | from v%u | |", ch_version_feature_name(f), ch_version_of(f));
+	printf("\n");
+}
