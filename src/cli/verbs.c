@@ -23,6 +23,8 @@ const struct verb *const verbs[] = {
 	&verb_stop,
 	&verb_restart,
 	&verb_kill,
+	&verb_pause,
+	&verb_resume,
 	&verb_refresh,
 	&verb_rm,
 	&verb_prune,

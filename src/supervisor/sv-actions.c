@@ -20,6 +20,7 @@
 #include "log.h"
 #include "str.h"
 #include "sv-agent.h"
+#include "sv-change.h"
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
@@ -155,6 +156,13 @@ static void do_ready(struct sv *sv)
 		sv->status.ready_usec = clock_usec(CLOCK_REALTIME);
 }
 
+static void do_renew(struct sv *sv)
+{
+	if (sv_agent_renew(sv->agent) < 0)
+		log_warning("%s: its agent was not told what time it is", sv->spec.name);
+	sv_control_tell_ready(sv); /* those who wanted the agent */
+}
+
 static void do_reboot(struct sv *sv)
 {
 	sv->status.boots++;
@@ -173,6 +181,16 @@ static void do_ask_agent(struct sv *sv, enum sv_state last)
 	/* less than we wait: a command that obeys no SIGTERM is killed in the guest, and the end is clean */
 	if (sv_agent_stop(sv->agent, sv->stop_timeout_usec / 4 * 3) < 0)
 		sv_happen(sv, SV_AGENT_REFUSED, NULL);
+}
+
+/* Whoever stops a paused guest wakes it first: what is asked of it then waits in its queue. */
+static void do_wake(struct sv *sv, enum sv_state last)
+{
+	if (sv_change_wake(sv) < 0) {
+		sv_happen(sv, SV_AGENT_REFUSED, NULL);
+		return;
+	}
+	do_ask_agent(sv, last);
 }
 
 static void do_press_button(struct sv *sv)
@@ -317,6 +335,8 @@ static void act(struct sv *sv, enum sv_action action, enum sv_state last, const 
 	case SV_DO_BOOT: do_boot(sv); break;
 	case SV_DO_READY: do_ready(sv); break;
 	case SV_DO_NETWORK: sv_net_restart(sv, cause); break;
+	case SV_DO_RENEW: do_renew(sv); break;
+	case SV_DO_WAKE: do_wake(sv, last); break;
 	case SV_DO_REBOOT: do_reboot(sv); break;
 	case SV_DO_NOTE_SHUTDOWN: sv->guest_shutdown = true; break;
 	case SV_DO_NOTE_PANIC: do_note_panic(sv); break;

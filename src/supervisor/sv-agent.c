@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
 #include "control-error.h"
 #include "control-server.h"
 #include "fd.h"
@@ -352,6 +353,22 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec)
 	/* without a channel: it calls again in a moment, and is asked then */
 	sd_event_source_set_time_relative(a->ask, a->control ? AGENT_ASK_USEC : AGENT_HOME_USEC);
 	return sd_event_source_set_enabled(a->ask, SD_EVENT_ONESHOT);
+}
+
+int sv_agent_renew(struct sv_agent *a)
+{
+	struct agent_wire_msg clock = { .type = AGENT_WIRE_CLOCK },
+			      entropy = { .type = AGENT_WIRE_ENTROPY };
+	int r;
+
+	if (!a->control)
+		return -ENOTCONN;
+	if (getrandom(entropy.entropy.seed, sizeof entropy.entropy.seed, 0) !=
+		sizeof entropy.entropy.seed)
+		return -EIO;
+	clock.clock.realtime_ns = clock_usec(CLOCK_REALTIME) * 1000;
+	r = home_send(a->control, &clock);
+	return r < 0 ? r : home_send(a->control, &entropy);
 }
 
 static void opening_free(struct agent_opening *o)

@@ -29,6 +29,9 @@ bool sv_agent_is_ready(const struct sv_agent *a);
  */
 int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
 
+/* Tells the guest the time of day and gives it fresh entropy. 0, or -ENOTCONN: its channel is not there. */
+int sv_agent_renew(struct sv_agent *a);
+
 /*
  * Answers CALL with a connected descriptor, or an error: to the agent (PORT 0) after AUTH, else to
  * that vsock port of the guest as it is.

@@ -13,6 +13,7 @@
 #include "json-codec.h"
 #include "str.h"
 #include "sv-agent.h"
+#include "sv-change.h"
 #include "sv-console.h"
 #include "sv.h"
 
@@ -33,6 +34,10 @@ static const char description[] =
 	"method OpenPort(port: int) -> ()\n"
 	"# The guest's serial port, beside the reply\n"
 	"method Console() -> ()\n"
+	"# The guest stands still; answers when it does. What its memory is for stays\n"
+	"method Pause() -> ()\n"
+	"# And goes on, with the time of day of now\n"
+	"method Resume() -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
 	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
@@ -147,6 +152,11 @@ static void method_open_agent(struct control_call *call, struct json_object *p, 
 		control_call_error(call, -EINVAL, NULL);
 	else if (sv_agent_is_ready(sv->agent) && (sv->refresh.call || sv->refresh.done))
 		control_wait(sv, call, WAIT_AGENT); /* for a moment */
+	else if (sv->state == SV_PAUSED && a.wait)
+		control_wait(sv, call, WAIT_AGENT);
+	else if (sv->state == SV_PAUSED)
+		control_call_error(call, -EBUSY,
+			control_error_words("the guest is paused", NULL, "uvms resume NAME"));
 	else if (sv_agent_is_ready(sv->agent))
 		sv_agent_open(sv->agent, call, 0);
 	else if (a.wait)
@@ -217,6 +227,16 @@ static void method_refresh(struct control_call *call, struct json_object *p, voi
 	json_codec_release(fields, ARRAY_SIZE(fields), &w);
 }
 
+static void method_pause(struct control_call *call, struct json_object *p, void *userdata)
+{
+	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE });
+}
+
+static void method_resume(struct control_call *call, struct json_object *p, void *userdata)
+{
+	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_RESUME });
+}
+
 static const struct control_method methods[] = {
 	{ "io.uvms.VM.Status", true, method_status },
 	{ "io.uvms.VM.Wait", true, method_wait },
@@ -225,6 +245,8 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.OpenPort", false, method_open_port },
 	{ "io.uvms.VM.Console", false, method_console },
 	{ "io.uvms.VM.Refresh", false, method_refresh },
+	{ "io.uvms.VM.Pause", false, method_pause },
+	{ "io.uvms.VM.Resume", false, method_resume },
 	{ 0 },
 };
 
@@ -244,6 +266,7 @@ static void control_on_gone(struct control_call *call, void *userdata)
 	}
 	sv_agent_forget(sv->agent, call);
 	sv_refresh_forget(sv, call);
+	sv_change_forget(sv, call);
 }
 
 static void control_on_owner_gone(void *userdata)
@@ -341,6 +364,7 @@ int sv_control_wait_again(struct sv *sv, struct control_call *call, const char *
 void sv_control_tell_end(struct sv *sv)
 {
 	sv_refresh_finish(sv);
+	sv_change_finish(sv);
 	for (int i = 0; sv->starter_waits && !sv->waiters && i < 10; i++)
 		sd_event_run(sv->event, 100 * 1000);
 	while (sv->waiters) {

@@ -4,10 +4,13 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 enum sv_state {
 	SV_STARTING,    /* the plan was executed; the VMM does not answer yet */
 	SV_BOOTING,     /* the VMM answers; the guest is not ready */
 	SV_RUNNING,     /* ready (perhaps degraded) */
+	SV_PAUSED,      /* the guest stands still until it is resumed */
 	SV_STOP_AGENT,  /* asked the agent to power off */
 	SV_STOP_BUTTON, /* pressed the ACPI power button */
 	SV_STOP_QUIT,   /* told the VMM to quit */
@@ -27,6 +30,8 @@ enum sv_happening {
 	SV_GUEST_RESET,
 	SV_GUEST_SHUTDOWN, /* powered off; the VMM's process will end */
 	SV_GUEST_PANIC,
+	SV_GUEST_PAUSED,  /* as it was asked to */
+	SV_GUEST_RESUMED, /* as it was asked to */
 	SV_AGENT_READY,
 	SV_AGENT_REFUSED, /* the stop request was answered by an error, or not at all in 5 s */
 	SV_STOP,          /* somebody asks for a clean stop (SIGTERM, uvms stop) */
@@ -41,6 +46,8 @@ enum sv_action {
 	SV_DO_BOOT,    /* arm the start time-out */
 	SV_DO_READY,   /* tell those who wait */
 	SV_DO_NETWORK, /* start another passt */
+	SV_DO_RENEW,   /* tell the guest what time it is */
+	SV_DO_WAKE,    /* resume the guest, then ask the agent */
 	SV_DO_REBOOT,  /* note it; a new agent will call */
 	SV_DO_NOTE_SHUTDOWN,
 	SV_DO_NOTE_PANIC,
@@ -54,6 +61,12 @@ enum sv_action {
 	SV_DO_FINISH,  /* find the outcome, clean up, tell, leave */
 	SV_ACTIONS,
 };
+
+/* Ready once, and not ending. */
+static inline bool sv_fsm_is_up(enum sv_state s)
+{
+	return s == SV_RUNNING || s == SV_PAUSED;
+}
 
 struct sv_transition {
 	enum sv_action action;

@@ -44,7 +44,7 @@ static void refresh_fail(struct sv *sv, int error, const char *cause, const char
 	log_warning("%s: not refreshed: %s", sv->spec.name, cause);
 	control_call_error(
 		call, error, control_error_words("its supervisor goes on as it was", cause, next));
-	if (sv->state == SV_RUNNING)
+	if (sv_fsm_is_up(sv->state))
 		sv_control_tell_ready(sv); /* sessions have waited */
 }
 
@@ -168,7 +168,7 @@ static int refresh_on_timer(sd_event_source *source, uint64_t usec, void *userda
 	const char *why;
 	int r = 0;
 
-	if (sv->state != SV_BOOTING && sv->state != SV_RUNNING) {
+	if (sv->state != SV_BOOTING && !sv_fsm_is_up(sv->state)) {
 		refresh_fail(sv, -EBUSY, "the VM is ending", NULL);
 		return 0;
 	}
@@ -193,7 +193,7 @@ void sv_refresh_ask(struct sv *sv, struct control_call *call, const char *progra
 		why = "it is being refreshed already";
 	else if (sv->state < SV_BOOTING)
 		why = "the VM is starting";
-	else if (sv->state > SV_RUNNING)
+	else if (sv->state != SV_BOOTING && !sv_fsm_is_up(sv->state))
 		why = "the VM is ending";
 	else if (str_set(&sv->refresh.program, program) < 0 ||
 		 sd_event_add_time_relative(sv->event, &sv->refresh.timer, CLOCK_MONOTONIC, 0, 1,
@@ -217,7 +217,7 @@ void sv_refresh_forget(struct sv *sv, struct control_call *call)
 		return;
 	sv->refresh.call = NULL;
 	sv->refresh.timer = sd_event_source_disable_unref(sv->refresh.timer);
-	if (sv->state == SV_RUNNING)
+	if (sv_fsm_is_up(sv->state))
 		sv_control_tell_ready(sv);
 }
 
@@ -250,7 +250,7 @@ static void refresh_answer(struct sv *sv, enum sv_handover_result result)
 	}
 	if (call)
 		control_call_reply(call, reply, -EBADF);
-	if (sv->state == SV_RUNNING)
+	if (sv_fsm_is_up(sv->state))
 		sv_control_tell_ready(sv);
 }
 

@@ -283,7 +283,7 @@ static int load_state(const char *name, enum sv_state *ret)
 	for (enum sv_state s = 0; s < SV_STATES; s++) {
 		if (str_eq(sv_fsm_state_name(s), name)) {
 			*ret = s;
-			return s == SV_BOOTING || s == SV_RUNNING ? 0 : -EINVAL;
+			return s == SV_BOOTING || sv_fsm_is_up(s) ? 0 : -EINVAL;
 		}
 	}
 	return -EINVAL;

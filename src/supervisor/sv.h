@@ -117,6 +117,12 @@ struct sv_refresh {
 	char from[65];             /* the version that this process was before */
 };
 
+/* A client changes the VM while it runs: sv-change. */
+struct sv_change {
+	struct control_call *call; /* borrowed; NULL: nobody waits for it */
+	enum vmm_op_kind kind;
+};
+
 struct sv {
 	sd_event *event; /* owned */
 	struct vm_dirs dirs;
@@ -154,6 +160,7 @@ struct sv {
 	struct control_server *control; /* owned */
 	struct sv_waiter *waiters;      /* owned */
 	struct sv_refresh refresh;
+	struct sv_change change;
 	int client_fd; /* owned until the control server has it: the starter's connection */
 
 	enum sv_state state;

@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "fdpass.h"
 #include "inbuf.h"
 #include "json-codec.h"
 #include "str.h"
@@ -23,8 +24,13 @@ struct qmp {
 	void *userdata;
 	int fd; /* owned */
 	bool greeted, ready, faulted;
-	bool waiting;                     /* for a reply */
-	const char *queue[QMP_QUEUE_MAX]; /* borrowed: string literals */
+	bool waiting; /* for a reply */
+	struct qmp_command {
+		char *text;         /* owned: one line */
+		int fd;             /* owned: goes beside it; -EBADF: none */
+		bool is_asked;      /* by qmp_ask() */
+	} queue[QMP_QUEUE_MAX + 1]; /* one more for the handshake's own */
+	bool asked;                 /* what is under way was */
 	size_t n_queue;
 	struct inbuf in; /* lines, the last one not whole */
 };
@@ -50,18 +56,33 @@ static int qmp_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 	return 0;
 }
 
+static void qmp_command_finish(struct qmp_command *c)
+{
+	free(c->text);
+	fd_close(c->fd);
+}
+
+static ssize_t qmp_send(struct qmp *q, const struct qmp_command *c)
+{
+	if (c->fd >= 0)
+		return fdpass_send(q->fd, c->text, strlen(c->text), &c->fd, 1);
+	return send(q->fd, c->text, strlen(c->text), MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void qmp_send_next(struct qmp *q)
 {
-	CLEANUP_FREE char *text = NULL;
-	ssize_t n;
+	struct qmp_command c;
+	bool sent;
 
 	if (q->waiting || q->faulted || q->n_queue == 0)
 		return;
-	text = str_printf("{\"execute\":\"%s\"}\n", q->queue[0]);
+	c = q->queue[0];
 	q->n_queue--;
 	memmove(q->queue, q->queue + 1, q->n_queue * sizeof *q->queue);
-	n = text ? send(q->fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT) : -1;
-	if (n < 0 || (size_t)n != strlen(text)) {
+	q->asked = c.is_asked;
+	sent = qmp_send(q, &c) == (ssize_t)strlen(c.text);
+	qmp_command_finish(&c);
+	if (!sent) {
 		qmp_fault(q, "the control socket takes no command");
 		return;
 	}
@@ -72,23 +93,38 @@ static void qmp_send_next(struct qmp *q)
 	sd_event_source_set_enabled(q->timer, SD_EVENT_ONESHOT);
 }
 
-static int qmp_push(struct qmp *q, const char *command)
+static int qmp_push_consume(struct qmp *q, struct qmp_command c)
 {
-	if (q->faulted)
-		return -ENOTCONN;
-	if (q->n_queue == QMP_QUEUE_MAX)
-		return -EBUSY;
-	q->queue[q->n_queue++] = command;
+	int r = !c.text                       ? -ENOMEM
+		: q->faulted                  ? -ENOTCONN
+		: q->n_queue == QMP_QUEUE_MAX ? -EBUSY
+					      : 0;
+
+	if (r < 0) {
+		qmp_command_finish(&c);
+		return r;
+	}
+	q->queue[q->n_queue++] = c;
+	if (q->ready)
+		qmp_send_next(q);
 	return 0;
+}
+
+int qmp_ask_consume(struct qmp *q, char *command, int fd)
+{
+	CLEANUP_FREE char *text = command;
+
+	return qmp_push_consume(
+		q, (struct qmp_command){ .text = text ? str_printf("%s\n", text) : NULL,
+			   .fd = fd,
+			   .is_asked = true });
 }
 
 int qmp_execute(struct qmp *q, const char *command)
 {
-	int r = qmp_push(q, command);
-
-	if (r == 0 && q->ready)
-		qmp_send_next(q);
-	return r;
+	return qmp_push_consume(
+		q, (struct qmp_command){
+			   .text = str_printf("{\"execute\":\"%s\"}\n", command), .fd = -EBADF });
 }
 
 static void qmp_on_reply(struct qmp *q, const char *error, struct json_object *value)
@@ -100,7 +136,7 @@ static void qmp_on_reply(struct qmp *q, const char *error, struct json_object *v
 	q->waiting = false;
 	sd_event_source_set_enabled(q->timer, SD_EVENT_OFF);
 	if (q->ready) {
-		q->handler(q, QMP_REPLY, error, value, q->userdata);
+		q->handler(q, q->asked ? QMP_RESULT : QMP_REPLY, error, value, q->userdata);
 	} else if (error) {
 		qmp_fault(q, error);
 	} else {
@@ -119,8 +155,12 @@ static void qmp_on_greeting(struct qmp *q)
 	q->greeted = true;
 	/* before anything that was queued meanwhile */
 	memmove(q->queue + 1, q->queue, q->n_queue++ * sizeof *q->queue);
-	q->queue[0] = "qmp_capabilities";
-	qmp_send_next(q);
+	q->queue[0] = (struct qmp_command){ strdup("{\"execute\":\"qmp_capabilities\"}\n"), -EBADF,
+		false };
+	if (q->queue[0].text)
+		qmp_send_next(q);
+	else
+		qmp_fault(q, strerror(ENOMEM));
 }
 
 static void qmp_on_message(struct qmp *q, struct json_object *m)
@@ -257,6 +297,8 @@ void qmp_destroy(struct qmp *q)
 		return;
 	sd_event_source_disable_unref(q->io);
 	sd_event_source_disable_unref(q->timer);
+	for (size_t i = 0; i < q->n_queue; i++)
+		qmp_command_finish(&q->queue[i]);
 	fd_close(q->fd);
 	inbuf_finish(&q->in);
 	free(q);

@@ -18,8 +18,9 @@ struct json_object;
 struct qmp;
 
 enum qmp_kind {
-	QMP_READY, /* greeting and capabilities are done */
-	QMP_EVENT, /* NAME and DATA (borrowed, may be NULL) */
+	QMP_READY,  /* greeting and capabilities are done */
+	QMP_EVENT,  /* NAME and DATA (borrowed, may be NULL) */
+	QMP_RESULT, /* the same, to what was asked by qmp_ask() */
 	QMP_REPLY, /* to the last command; DATA is the return value, NULL for an error (NAME says which) */
 	QMP_CLOSED, /* the peer closed the socket */
 	QMP_FAULT,  /* NAME says what */
@@ -34,6 +35,12 @@ int qmp_create_consume(
 
 /* Sends {"execute": COMMAND}; queued behind one that is under way (at most 8: -EBUSY). */
 int qmp_execute(struct qmp *q, const char *command);
+
+/*
+ * The same with arguments: COMMAND is {"execute": …, "arguments": …} in one line. FD (-EBADF: none) goes beside
+ * it. COMMAND (heap) and FD are taken over whatever is returned; -ENOMEM when COMMAND is NULL.
+ */
+int qmp_ask_consume(struct qmp *q, char *command, int fd);
 
 /*
  * For the next image of this process: the socket (borrowed) and what was read of an unfinished line. -EBUSY when

@@ -11,6 +11,7 @@
  * an end that nobody asked for is a crash; before, the event "vm shutdown" has to do. A reboot stays in the
  * process, so where a reset shall end the VM the caller kills it (no VMM_CAP_REBOOT_ENDS).
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -40,6 +41,8 @@ static const struct {
 	{ "PUT", "vm.add-net", 10 * SEC },
 	{ "PUT", "vm.boot", 65 * SEC },
 	{ "PUT", "vm.power-button", 5 * SEC },
+	{ "PUT", "vm.pause", 10 * SEC },
+	{ "PUT", "vm.resume", 10 * SEC },
 	{ "PUT", "vmm.shutdown", 3 * SEC },
 };
 
@@ -96,6 +99,21 @@ static void ch_on_done(struct vmm *v, const char *name, const char *text)
 		vmm_emit(v, VMM_EVENT_UP, NULL);
 }
 
+static const char *const ch_operations[] = {
+	[VMM_OP_PAUSE] = "vm.pause",
+	[VMM_OP_RESUME] = "vm.resume",
+};
+static_assert(ARRAY_SIZE(ch_operations) == VMM_OPS, "every operation has a call");
+
+static bool ch_is_operation(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(ch_operations); i++) {
+		if (str_eq(ch_operations[i], name))
+			return true;
+	}
+	return false;
+}
+
 static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const char *text,
 	size_t len, void *userdata)
 {
@@ -105,10 +123,17 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 	if (ch->over)
 		return;
 	switch (end) {
-	case CH_API_DONE: ch_on_done(v, call->name, text); break;
+	case CH_API_DONE:
+		if (ch_is_operation(call->name))
+			vmm_op_end(v, 0, NULL);
+		else
+			ch_on_done(v, call->name, text);
+		break;
 	case CH_API_REFUSED:
 		/* what else is refused shows by what does not happen: each has a deadline above */
-		if (ch->n_starting > 0)
+		if (ch_is_operation(call->name))
+			vmm_op_end(v, -EIO, text);
+		else if (ch->n_starting > 0)
 			ch_end(v, VMM_EVENT_FAULT, call->name, text);
 		break;
 	case CH_API_LOST: ch_end(v, VMM_EVENT_CLOSED, call->name, text); break;
@@ -248,6 +273,13 @@ static int ch_quit(struct vmm *v)
 	return ch->over ? -ENOTCONN : ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
 }
 
+static int ch_operate(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_ch *ch = v->impl;
+
+	return ch->over ? -ENOTCONN : ch_queue(ch, ch_operations[op->kind], NULL, -EBADF);
+}
+
 static int ch_save(const struct vmm *v, struct vmm_saved *ret)
 {
 	const struct vmm_ch *ch = v->impl;
@@ -364,6 +396,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.attach_consume = ch_attach_consume,
 	.power_button = ch_power_button,
 	.quit = ch_quit,
+	.operate = ch_operate,
 	.save = ch_save,
 	.restore_consume = ch_restore_consume,
 	.detach = ch_detach,

@@ -31,6 +31,9 @@ struct vmm_backend {
 	int (*power_button)(struct vmm *v);
 	int (*quit)(struct vmm *v);
 
+	/* Begins OP; vmm_op_end() says how it ended. -EOPNOTSUPP: it cannot. */
+	int (*operate)(struct vmm *v, const struct vmm_op *op);
+
 	/* What goes on in the next image of this process, borrowed; -EBUSY: not now. */
 	int (*save)(const struct vmm *v, struct vmm_saved *ret);
 	/* As attach_consume(), for a VMM that is up already. */
@@ -43,7 +46,9 @@ struct vmm {
 	sd_event *event; /* borrowed: outlives the VMM */
 	vmm_handler handler;
 	void *userdata;
-	void *impl; /* owned by the back-end */
+	void *impl;          /* owned by the back-end */
+	vmm_op_done op_done; /* NULL: no operation is under way */
+	void *op_userdata;
 };
 
 /* For those who use one channel: closes the others. */
@@ -52,6 +57,15 @@ void vmm_channels_close(const struct vmm_channels *c);
 static inline void vmm_emit(struct vmm *v, enum vmm_event event, const char *detail)
 {
 	v->handler(v, event, detail, v->userdata);
+}
+
+static inline void vmm_op_end(struct vmm *v, int error, const char *reason)
+{
+	vmm_op_done done = v->op_done;
+
+	v->op_done = NULL;
+	if (done)
+		done(v, error, reason, v->op_userdata);
 }
 
 extern const struct vmm_backend vmm_backend_ch;

@@ -14,8 +14,8 @@
 #include "vmm-impl.h"
 
 struct vmm_null {
-	sd_event_source *io; /* owned */
-	int fd;              /* owned */
+	sd_event_source *io, *done; /* owned */
+	int fd;                     /* owned */
 	size_t len;
 	char line[256];
 };
@@ -78,6 +78,7 @@ static void null_detach(struct vmm *v)
 	if (!n)
 		return;
 	sd_event_source_disable_unref(n->io);
+	sd_event_source_disable_unref(n->done);
 	fd_close(n->fd);
 	free(n);
 }
@@ -154,6 +155,24 @@ static int null_quit(struct vmm *v)
 	return null_say(v, "quit\n");
 }
 
+/* Done as soon as it is said. */
+static int null_on_done(sd_event_source *s, void *userdata)
+{
+	vmm_op_end(userdata, 0, NULL);
+	return 0;
+}
+
+static int null_operate(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_null *n = v->impl;
+	int r = null_say(v, op->kind == VMM_OP_PAUSE ? "pause\n" : "resume\n");
+
+	if (r < 0)
+		return r;
+	n->done = sd_event_source_disable_unref(n->done);
+	return sd_event_add_defer(v->event, &n->done, null_on_done, v);
+}
+
 static int null_arguments(const struct vmm_config *c, char ***argv)
 {
 	return strv_pushf(argv, "%d", VMM_FD_CONTROL);
@@ -168,6 +187,7 @@ const struct vmm_backend vmm_backend_null = {
 	.attach_consume = null_attach_consume,
 	.power_button = null_power_button,
 	.quit = null_quit,
+	.operate = null_operate,
 	.save = null_save,
 	.restore_consume = null_restore_consume,
 	.detach = null_detach,

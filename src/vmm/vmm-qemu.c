@@ -5,6 +5,7 @@
  * the vsock device process can map it and trust its size. Files come as /proc/self/fd/N: the process
  * needs no path of the host, and -sandbox forbids it to spawn, to gain privileges or to change limits.
  */
+#include <assert.h>
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdlib.h>
@@ -241,6 +242,7 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	case QMP_READY: vmm_emit(v, VMM_EVENT_UP, NULL); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
+	case QMP_RESULT: vmm_op_end(v, data ? 0 : -EIO, name); break;
 	case QMP_CLOSED: vmm_emit(v, VMM_EVENT_CLOSED, name); break;
 	case QMP_FAULT: vmm_emit(v, VMM_EVENT_FAULT, name); break;
 	}
@@ -262,6 +264,17 @@ static int qemu_power_button(struct vmm *v)
 static int qemu_quit(struct vmm *v)
 {
 	return qmp_execute(v->impl, "quit");
+}
+
+static int qemu_operate(struct vmm *v, const struct vmm_op *op)
+{
+	static const char *const commands[] = {
+		[VMM_OP_PAUSE] = "{\"execute\":\"stop\"}",
+		[VMM_OP_RESUME] = "{\"execute\":\"cont\"}",
+	};
+
+	static_assert(ARRAY_SIZE(commands) == VMM_OPS, "every operation has a command");
+	return qmp_ask_consume(v->impl, strdup(commands[op->kind]), -EBADF);
 }
 
 static int qemu_save(const struct vmm *v, struct vmm_saved *ret)
@@ -291,6 +304,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.attach_consume = qemu_attach_consume,
 	.power_button = qemu_power_button,
 	.quit = qemu_quit,
+	.operate = qemu_operate,
 	.save = qemu_save,
 	.restore_consume = qemu_restore_consume,
 	.detach = qemu_detach,

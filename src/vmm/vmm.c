@@ -130,8 +130,26 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
 	return 0;
 }
 
+int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata)
+{
+	int r;
+
+	if (!v->backend->operate)
+		return -EOPNOTSUPP;
+	if (v->op_done)
+		return -EBUSY;
+	v->op_done = done;
+	v->op_userdata = userdata;
+	r = v->backend->operate(v, op);
+	if (r < 0)
+		v->op_done = NULL;
+	return r;
+}
+
 int vmm_save(const struct vmm *v, struct vmm_saved *ret)
 {
+	if (v->op_done)
+		return -EBUSY;
 	return v->backend->save(v, ret);
 }
 

@@ -133,6 +133,26 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
 int vmm_power_button(struct vmm *v);
 int vmm_quit(struct vmm *v);
 
+/* What may be asked of a VMM whose guest runs. */
+enum vmm_op_kind {
+	VMM_OP_PAUSE,
+	VMM_OP_RESUME,
+	VMM_OPS,
+};
+
+struct vmm_op {
+	enum vmm_op_kind kind;
+};
+
+/* ERROR 0: it is so. Else -errno; REASON (borrowed, may be NULL) is what the VMM said. Comes from the loop. */
+typedef void (*vmm_op_done)(struct vmm *vmm, int error, const char *reason, void *userdata);
+
+/*
+ * One at a time. -EOPNOTSUPP: this back-end cannot, nothing was touched; -EBUSY: another one is under way;
+ * -ENOTCONN: it is not asked any more. One that is under way when the VMM ends is never done.
+ */
+int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata);
+
 /* The control channel as the next image of this process can go on with it. */
 struct vmm_saved {
 	int fd;              /* borrowed: struct vmm_channels.control_fd */

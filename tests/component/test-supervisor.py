@@ -83,6 +83,35 @@ def ends(c):
     c.ended(vm, "clean")
 
 
+def pause(c):
+    """A paused VM refuses what needs its guest, says so, and can be ended and refreshed like any other."""
+    vm = c.start()
+    renewed = lambda: c.host.out("logs", "--source=vmm", vm).count("renewed: ")
+    c.host.run("resume", vm, check=4)
+    c.host.run("pause", vm, check=0)
+    equal(c.host.status(vm)["state"], "paused", "state")
+    equal(renewed(), 0, "renewed before")
+    p = c.host.run("exec", vm, "true", check=125)
+    true(b"is paused" in p.stderr and b"uvms resume" in p.stderr, p.stderr)
+    c.host.run("pause", vm, check=4)
+    c.host.run("refresh", vm, check=0)
+    equal(c.host.status(vm)["state"], "paused", "state after refresh")
+    c.host.run("resume", vm, check=0)
+    equal(c.host.status(vm)["state"], "running", "state")
+    until(renewed, 2, 5, "clock and entropy")
+    c.host.run("pause", vm, check=0)
+    c.end(vm, "clean")
+    vm = c.start()
+    c.host.run("pause", vm, check=0)
+    c.host.run("kill", "-q", vm, check=0)
+    c.ended(vm, "forced")
+    vm = c.start()
+    c.host.run("pause", vm, check=0)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGKILL)
+    c.ended(vm, "crashed", 5)
+    c.host.run("pause", vm, check=3)
+
+
 def starts(c):
     vm = c.start("degraded")
     true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
@@ -704,7 +733,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

@@ -79,7 +79,13 @@ def on_stop(c):
         power_off()
 
 
+paused = False
+
+
 def on_line(line):
+    global paused
+    if line in (b"pause", b"resume"):
+        paused = line == b"pause"
     if line == b"power-button" and "acpi" in fake:
         say("powerdown")
         power_off()
@@ -120,7 +126,7 @@ def main():
         c.sock.close()
         c = agent()
     while True:
-        sources = [control] + ([c.sock] if c else [])
+        sources = [control] + ([c.sock] if c and not paused else [])
         ready, _, _ = select.select(sources, [], [])
         if control in ready:
             data = control.recv(4096)
@@ -128,12 +134,15 @@ def main():
                 sys.exit(0)
             for line in data.split(b"\n"):
                 on_line(line)
-        if c and c.sock in ready:
+        while c and (c.sock in ready or c.buf):
+            ready = []
             kind, _ = c.recv()
             if kind is None:
                 c = None
             elif kind == wire.STOP:
                 on_stop(c)
+            elif kind in (wire.CLOCK, wire.ENTROPY):
+                print("renewed:", "clock" if kind == wire.CLOCK else "entropy", file=sys.stderr, flush=True)
 
 
 main()

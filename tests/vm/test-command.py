@@ -146,6 +146,38 @@ def clock(host):
     true(abs(int(p.stdout) - time.time()) < 10, f"the guest's clock: {p.stdout!r}")
 
 
+def pause(host):
+    """A paused guest does nothing and uses no CPU; a session goes on where it was, with the time of now."""
+    vm = host.name()
+    host.run("run", "-d", "--name", vm, BB, "--", "sleep", "1000", check=0)
+    p = host.popen("exec", vm, "sh", "-c", "while sleep 0.1; do date +%s; done", stdin=subprocess.DEVNULL,
+                   stdout=subprocess.PIPE)
+    p.stdout.readline()
+    host.run("pause", vm, check=0)
+    equal(host.status(vm)["state"], "paused", "state")
+    time.sleep(0.5)
+    os.set_blocking(p.stdout.fileno(), False)
+    while p.stdout.readline():
+        pass
+    pid = host.status(vm)["vmm_pid"]
+    ticks = lambda: sum(map(int, pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
+    before = ticks()
+    time.sleep(4)
+    true(ticks() - before <= 10, "a paused VMM uses CPU")
+    equal(p.stdout.readline(), b"", "a paused guest says something")
+    equal(host.run("exec", vm, "true").returncode, 125, "exec")
+    host.run("resume", vm, check=0)
+    equal(host.status(vm)["state"], "running", "state")
+    os.set_blocking(p.stdout.fileno(), True)
+    lines = [int(p.stdout.readline()) for _ in range(10)]
+    true(abs(lines[-1] - time.time()) < 3, f"the guest's clock after it was resumed: {lines}")
+    host.run("pause", vm, check=0)
+    host.run("stop", vm, check=0)
+    equal(host.status(vm)["outcome"], "clean", "outcome")
+    p.kill()
+    p.wait()
+
+
 def panic(host):
     vm = host.name()
     p = host.run("run", "--name", vm, BB, "--", "sh", "-c",
@@ -432,7 +464,7 @@ def layer_flip(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, panic, never_ready,
+    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, panic, never_ready,
     flood, long_names, bad_names, dry_run, kill_supervisor, kill_vmm, kill_vsockd, kill_cli,
     stopped_processes, two_starters, parallel, vmm_faults, console, isolation, layer_flip)}
 

@@ -1,0 +1,21 @@
+/*
+ * Changes of a VM that runs, asked for by clients: one at a time, answered when the VMM says that it is so. What
+ * the back-end cannot do is refused before anything is touched.
+ */
+#pragma once
+
+struct control_call;
+struct sv;
+struct vmm_op;
+
+/* Answers CALL, now or later. */
+void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op);
+
+/* CALL is gone: nobody is to be answered. What was begun goes on. */
+void sv_change_forget(struct sv *sv, struct control_call *call);
+
+/* Resumes a paused guest for its stop, without a word to anybody. 0 or -errno. */
+int sv_change_wake(struct sv *sv);
+
+/* The VM ends: who still waits is told. */
+void sv_change_finish(struct sv *sv);
