@@ -34,9 +34,9 @@ static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, 
 	*arg_status_file;
 static const char *arg_net;
 static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_volumes;
-static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_root_size, arg_start_timeout,
-		arg_stop_timeout;
-static uint32_t arg_cpus = 1, arg_slots = UINT32_MAX;
+static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_memory_max, arg_root_size,
+		arg_start_timeout, arg_stop_timeout;
+static uint32_t arg_cpus = 1, arg_cpus_max, arg_slots = UINT32_MAX;
 static const char *arg_entrypoint;
 static bool arg_init;
 static bool arg_tty, arg_interactive, arg_rm, arg_detach, arg_dry_run, arg_quiet, arg_getty;
@@ -50,6 +50,9 @@ static const struct option_def options[] = {
 		"pass stdin (without a terminal it is passed anyway)" },
 	{ "cpus", 0, "N", OPTION_COUNT, &arg_cpus, "virtual CPUs, 1" },
 	{ "memory", 'm', "SIZE", OPTION_SIZE, &arg_memory, "guest memory, 512M" },
+	{ "max-cpus", 0, "N", OPTION_COUNT, &arg_cpus_max, "most that uvms set may give" },
+	{ "max-memory", 0, "SIZE", OPTION_SIZE, &arg_memory_max,
+		"the same of memory; in steps of 128M above --memory" },
 	{ "root-size", 0, "SIZE", OPTION_SIZE, &arg_root_size,
 		"most that the root overlay may hold; half of the memory" },
 	{ "env", 'e', "NAME=VALUE", OPTION_STRV, &arg_env, "environment of CMD" },
@@ -115,6 +118,17 @@ static int fill_devices(struct vm_spec *s)
 	return r ? r : copy_strv(&s->volumes, arg_volumes);
 }
 
+/* A whole number of steps above what it begins with. */
+static uint64_t most_memory(void)
+{
+	uint64_t steps;
+
+	if (arg_memory_max <= arg_memory)
+		return arg_memory_max;
+	steps = (arg_memory_max - arg_memory + VM_MEMORY_STEP_BYTES - 1) / VM_MEMORY_STEP_BYTES;
+	return arg_memory + steps * VM_MEMORY_STEP_BYTES;
+}
+
 static int fill_spec(struct vm_spec *s, const char *image, char **command)
 {
 	char name[VM_NAME_MAX + 1] = "uvms";
@@ -133,6 +147,8 @@ static int fill_spec(struct vm_spec *s, const char *image, char **command)
 	r |= copy_strv(&s->env, arg_env);
 	r |= fill_devices(s);
 	s->memory_bytes = arg_memory;
+	s->memory_max_bytes = most_memory();
+	s->cpus_max = arg_cpus_max;
 	s->root_bytes = arg_root_size;
 	s->cpus = arg_cpus;
 	if (arg_start_timeout)

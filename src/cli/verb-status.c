@@ -86,6 +86,8 @@ static void print(const struct vm_status *s)
 			(double)(s->ready_usec - s->started_usec) / 1e6);
 	line_time("stopped", s->stopped_usec);
 	line_number("boots", s->boots, "");
+	line_number("CPUs", s->cpus, "");
+	line_number("memory", s->memory_bytes >> 20, " MiB");
 	line_number("CID", s->cid, "");
 	line_number("uid", s->uid, "");
 	line_number("supervisor", vm_status_is_alive(s) ? s->supervisor_pid : 0, "");

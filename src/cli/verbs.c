@@ -25,6 +25,7 @@ const struct verb *const verbs[] = {
 	&verb_kill,
 	&verb_pause,
 	&verb_resume,
+	&verb_set,
 	&verb_refresh,
 	&verb_rm,
 	&verb_prune,

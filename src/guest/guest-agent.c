@@ -3,6 +3,7 @@
 #include "cleanup.h"
 #include "fd.h"
 #include "guest-conn.h"
+#include "guest-cpus.h"
 #include "guest-home.h"
 #include "guest-ready.h"
 #include "guest-stop.h"
@@ -29,6 +30,7 @@ struct guest_agent {
 	struct guest_ready ready;
 	struct guest_proc command;
 	struct guest_source signals;
+	struct guest_cpus cpus;
 	struct guest_timer timer; /* the deadline of the present phase */
 	struct guest_timer check; /* looks whether a stop has anything to wait for */
 	int signal_fd;            /* owned */
@@ -246,6 +248,7 @@ static int agent_signals_init(struct guest_agent *a)
 		return -errno;
 	guest_source_init(&a->signals, &a->loop, a->signal_fd, agent_signal);
 	guest_source_set(&a->signals, EPOLLIN);
+	(void)guest_cpus_init(&a->cpus, &a->loop);
 	if (a->config->mode == GUEST_AGENT_COMMAND)
 		reboot(RB_DISABLE_CAD); /* Ctrl-Alt-Del becomes SIGINT */
 	return 0;
@@ -312,6 +315,7 @@ static void agent_finish(struct guest_agent *a)
 	guest_proc_finish(&a->command);
 	guest_home_finish(&a->home);
 	guest_conn_set_finish(&a->conns);
+	guest_cpus_finish(&a->cpus);
 	guest_source_stop(&a->signals);
 	a->signal_fd = fd_close(a->signal_fd);
 	guest_loop_finish(&a->loop);
@@ -325,6 +329,7 @@ static void agent_init(struct guest_agent *a, const struct guest_agent_config *c
 
 	*a = (struct guest_agent){ .config = config,
 		.signal_fd = -EBADF,
+		.cpus.fd = -EBADF,
 		.command = none,
 		.ready = { .fd = -EBADF, .proc = none },
 		.home.fd = -EBADF,

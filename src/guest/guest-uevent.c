@@ -10,7 +10,7 @@
 
 #define KERNEL_EVENTS 1
 
-static int uevent_open(void)
+int guest_uevent_open(void)
 {
 	struct sockaddr_nl sa = { .nl_family = AF_NETLINK, .nl_groups = KERNEL_EVENTS };
 	CLEANUP_CLOSE int fd = -EBADF;
@@ -33,7 +33,8 @@ static void uevent_discard(int fd)
 
 int guest_uevent_wait(int (*there)(void *user), void *user, int timeout_ms)
 {
-	CLEANUP_CLOSE int fd = uevent_open(); /* before the first look: nothing is missed between */
+	CLEANUP_CLOSE int fd =
+		guest_uevent_open(); /* before the first look: nothing is missed between */
 	uint64_t end = guest_loop_now_usec() + (uint64_t)timeout_ms * 1000;
 
 	if (fd < 0)

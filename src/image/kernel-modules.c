@@ -22,7 +22,7 @@
 
 /*
  * Every module costs boot time, most of all with pure emulation. Not here, since nothing attaches
- * such a device yet: fuse and virtiofs, virtio_mem, virtio_pmem (libnvdimm, nd_virtio, nd_btt, nd_pmem).
+ * such a device yet: fuse and virtiofs, virtio_pmem (libnvdimm, nd_virtio, nd_btt, nd_pmem).
  */
 const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "virtio_ring", 1 },
@@ -40,6 +40,7 @@ const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "overlay", 1 },
 	{ "virtio_rng", 0, KERNEL_MODULES_LATE },
 	{ "virtio_balloon", 0, KERNEL_MODULES_LATE },
+	{ "virtio_mem", 0, KERNEL_MODULES_LATE },
 	{ "pvpanic", 0, KERNEL_MODULES_LATE },
 	{ "pvpanic_mmio", 0, KERNEL_MODULES_LATE },
 	{ "pvpanic_pci", 0, KERNEL_MODULES_LATE },

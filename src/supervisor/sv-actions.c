@@ -474,6 +474,8 @@ static int make_incarnation(struct sv *sv)
 	sv->status.started_usec = clock_usec(CLOCK_REALTIME);
 	sv->status.supervisor_pid = (uint32_t)getpid();
 	sv->status.boots = 1;
+	sv->status.memory_bytes = sv->spec.memory_bytes;
+	sv->status.cpus = sv->spec.cpus;
 	sv_status_save(sv);
 	sv_events_state(sv, NULL, NULL);
 	return 0;

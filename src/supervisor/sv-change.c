@@ -1,6 +1,8 @@
 #include "sv-change.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -9,30 +11,39 @@
 #include "str.h"
 #include "sv.h"
 
-/* Each as people know it, the state that it needs, and what it is to the table. */
+/* The state that each needs, and what it is to the table (SV_HAPPENINGS: nothing). */
 static const struct {
-	const char *name;
 	enum sv_state from;
 	enum sv_happening done;
 	const char *wrong_state;
-} changes[VMM_OPS] = {
-	[VMM_OP_PAUSE] = { "pause", SV_RUNNING, SV_GUEST_PAUSED, "it does not run" },
-	[VMM_OP_RESUME] = { "resume", SV_PAUSED, SV_GUEST_RESUMED, "it is not paused" },
+} changes[] = {
+	[VMM_OP_PAUSE] = { SV_RUNNING, SV_GUEST_PAUSED, "it does not run" },
+	[VMM_OP_RESUME] = { SV_PAUSED, SV_GUEST_RESUMED, "it is not paused" },
+	[VMM_OP_MEMORY] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_CPUS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 };
+static_assert(ARRAY_SIZE(changes) == VMM_OPS, "every change has a state");
 
-static void change_refuse(struct control_call *call, int error, const char *what, const char *next)
+static void note_done(struct sv *sv, const struct vmm_op *op)
 {
-	control_call_error(call, error, control_error_words(what, NULL, next));
+	if (op->kind == VMM_OP_MEMORY)
+		sv->status.memory_bytes = op->bytes;
+	if (op->kind == VMM_OP_CPUS)
+		sv->status.cpus = op->cpus;
+	if (changes[op->kind].done != SV_HAPPENINGS)
+		sv_happen(sv, changes[op->kind].done, NULL);
+	else
+		sv_status_save(sv);
 }
 
 static void on_done(struct vmm *vmm, int error, const char *reason, void *userdata)
 {
 	struct sv *sv = userdata;
 	struct control_call *call = TAKE_PTR(sv->change.call);
-	enum vmm_op_kind kind = sv->change.kind;
 
+	sv->change.busy = false;
 	if (error == 0)
-		sv_happen(sv, changes[kind].done, NULL);
+		note_done(sv, &sv->change.op);
 	if (!call)
 		return;
 	if (error == 0)
@@ -43,37 +54,77 @@ static void on_done(struct vmm *vmm, int error, const char *reason, void *userda
 				"the VMM refused", str_or(reason, strerror(-error)), NULL));
 }
 
-static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *op)
+/* The back-end is told what the VM was started with. */
+static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *asked)
 {
+	struct sv_change *c = &sv->change;
 	int r;
 
-	sv->change.kind = op->kind;
-	sv->change.call = call;
-	r = vmm_operate(sv->vmm, op, on_done, sv);
+	if (c->busy)
+		return -EBUSY;
+	c->op = *asked;
+	c->op.accel = sv->status.accel;
+	c->op.boot_bytes = sv->spec.memory_bytes;
+	c->op.now_cpus = sv->status.cpus;
+	r = vmm_operate(sv->vmm, &c->op, on_done, sv);
 	if (r < 0)
-		sv->change.call = NULL;
-	return r;
+		return r;
+	c->call = call;
+	c->busy = true;
+	return 0;
+}
+
+static char *size_fault(const struct sv *sv, const struct vmm_op *op)
+{
+	const struct vm_spec *s = &sv->spec;
+
+	if (op->kind == VMM_OP_CPUS && op->cpus > s->cpus_max)
+		return str_printf("%u CPUs: it was started with --max-cpus=%u", op->cpus,
+			s->cpus_max ? s->cpus_max : s->cpus);
+	if (op->kind != VMM_OP_MEMORY)
+		return NULL;
+	if (!s->memory_max_bytes)
+		return strdup("its memory cannot change: it was started without --max-memory");
+	if (op->bytes < s->memory_bytes || op->bytes > s->memory_max_bytes)
+		return str_printf("its memory can be %lluM to %lluM",
+			(unsigned long long)(s->memory_bytes >> 20),
+			(unsigned long long)(s->memory_max_bytes >> 20));
+	return op->bytes % (2 << 20) ? strdup("memory must be a multiple of 2M") : NULL;
+}
+
+/* 0, or why OP is refused before anything is touched; *RET_WHAT on the heap. */
+static int look_at(const struct sv *sv, const struct vmm_op *op, char **ret_what)
+{
+	if (sv->state != changes[op->kind].from) {
+		*ret_what = strdup(changes[op->kind].wrong_state);
+		return -EBUSY;
+	}
+	*ret_what = size_fault(sv, op);
+	if (*ret_what)
+		return -EINVAL;
+	if (op->kind == VMM_OP_CPUS && op->cpus < sv->status.cpus) {
+		*ret_what = strdup("taking CPUs away: not supported yet");
+		return -EOPNOTSUPP;
+	}
+	if (sv->refresh.call || sv->refresh.done || sv->change.busy) {
+		*ret_what = strdup("another change is under way: try again");
+		return -EBUSY;
+	}
+	return 0;
 }
 
 void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op)
 {
-	int r;
+	CLEANUP_FREE char *what = NULL;
+	int r = look_at(sv, op, &what);
 
-	if (sv->state != changes[op->kind].from) {
-		change_refuse(call, -EBUSY, changes[op->kind].wrong_state, NULL);
-		return;
-	}
-	if (sv->refresh.call || sv->refresh.done) {
-		change_refuse(call, -EBUSY, "it is being refreshed", "try again");
-		return;
-	}
-	r = begin(sv, call, op);
-	if (r == -EOPNOTSUPP)
-		change_refuse(call, r, "not supported by this back-end", NULL);
-	else if (r == -EBUSY)
-		change_refuse(call, r, "another change is under way", "try again");
-	else if (r < 0)
-		change_refuse(call, r, strerror(-r), NULL);
+	if (r == 0)
+		r = begin(sv, call, op);
+	if (r == -EOPNOTSUPP && !what)
+		what = str_printf("not supported by back-end %s", vmm_backend_name(sv->backend));
+	if (r < 0)
+		control_call_error(
+			call, r, control_error_words(what ? what : strerror(-r), NULL, NULL));
 }
 
 void sv_change_forget(struct sv *sv, struct control_call *call)
@@ -92,5 +143,6 @@ void sv_change_finish(struct sv *sv)
 	struct control_call *call = TAKE_PTR(sv->change.call);
 
 	if (call)
-		change_refuse(call, -ESHUTDOWN, "the VM ended", NULL);
+		control_call_error(
+			call, -ESHUTDOWN, control_error_words("the VM ended", NULL, NULL));
 }

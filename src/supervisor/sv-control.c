@@ -38,6 +38,8 @@ static const char description[] =
 	"method Pause() -> ()\n"
 	"# And goes on, with the time of day of now\n"
 	"method Resume() -> ()\n"
+	"# One of both. Memory is what the guest shall have: how far it follows is its own matter\n"
+	"method Set(memory_bytes: ?int, cpus: ?int) -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
 	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
@@ -232,6 +234,30 @@ static void method_pause(struct control_call *call, struct json_object *p, void 
 	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE });
 }
 
+struct set_parameters {
+	uint64_t memory_bytes;
+	uint32_t cpus;
+};
+
+static void method_set(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct set_parameters, memory_bytes, JSON_U64, .max = UINT64_C(1) << 46),
+		JSON_FIELD(struct set_parameters, cpus, JSON_U32, .max = VM_CPUS_MAX),
+	};
+	struct set_parameters s = { 0 };
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &s, NULL) < 0 ||
+		!s.memory_bytes == !s.cpus)
+		control_call_error(call, -EINVAL,
+			control_error_words("either memory_bytes or cpus", NULL, NULL));
+	else
+		sv_change_ask(userdata, call,
+			&(struct vmm_op){ .kind = s.cpus ? VMM_OP_CPUS : VMM_OP_MEMORY,
+				.bytes = s.memory_bytes,
+				.cpus = s.cpus });
+}
+
 static void method_resume(struct control_call *call, struct json_object *p, void *userdata)
 {
 	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_RESUME });
@@ -247,6 +273,7 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.Refresh", false, method_refresh },
 	{ "io.uvms.VM.Pause", false, method_pause },
 	{ "io.uvms.VM.Resume", false, method_resume },
+	{ "io.uvms.VM.Set", false, method_set },
 	{ 0 },
 };
 

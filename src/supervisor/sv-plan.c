@@ -193,9 +193,10 @@ static char *plan_cmdline(struct sv *sv)
 	if (tcg && sv->accel.tsc_khz)
 		snprintf(tsc, sizeof tsc, " tsc_early_khz=%llu",
 			(unsigned long long)sv->accel.tsc_khz);
-	return str_printf(
-		"console=ttyS0 loglevel=4 panic=-1 cryptomgr.notests raid=noautodetect%s%s%s%s%s%s",
+	return str_printf("console=ttyS0 loglevel=4 panic=-1 cryptomgr.notests "
+			  "raid=noautodetect%s%s%s%s%s%s%s",
 		tsc, tcg ? " no_timer_check" : "",
+		sv->spec.memory_max_bytes ? " memhp_default_state=online" : "",
 		vm_spec_has_network(&sv->spec) ? " net.ifnames=0" : "",
 		init && !sv->spec.getty ? " systemd.getty_auto=no TERM=dumb" : "",
 		init ? " systemd.hostname=" : "", init ? sv->spec.name : "");
@@ -259,7 +260,9 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.disks = disks,
 		.n_disks = strv_length(sv->image.layers) + strv_length(sv->spec.volumes),
 		.memory_bytes = sv->spec.memory_bytes,
+		.memory_max_bytes = sv->spec.memory_max_bytes,
 		.cpus = sv->spec.cpus,
+		.cpus_max = sv->spec.cpus_max,
 		.hotplug_slots = sv->spec.hotplug_slots,
 		.version = sv->vmm_version,
 		.landlock = sv_choose_landlock(sv),

@@ -72,6 +72,8 @@ static const char *refresh_hindrance(const struct sv *sv)
 		return "its uvms-tapd is stopped (SIGSTOP)";
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
+	if (sv->change.busy)
+		return "it is being changed";
 	if (sv_handover_is_under_way(sv))
 		return "uvms-vsockd is being replaced";
 	if (sv->guest_shutdown || sv->in_queue || sv->finish || refresh_is_armed(sv->linger))

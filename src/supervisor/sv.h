@@ -120,7 +120,8 @@ struct sv_refresh {
 /* A client changes the VM while it runs: sv-change. */
 struct sv_change {
 	struct control_call *call; /* borrowed; NULL: nobody waits for it */
-	enum vmm_op_kind kind;
+	struct vmm_op op;          /* the last one begun */
+	bool busy;                 /* and it has not ended */
 };
 
 struct sv {

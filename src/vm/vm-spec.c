@@ -27,10 +27,12 @@ static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, volumes, JSON_STRV),
 	JSON_FIELD(struct vm_spec, credentials, JSON_STRV),
 	JSON_FIELD(struct vm_spec, memory_bytes, JSON_U64, .max = UINT64_C(1) << 46),
+	JSON_FIELD(struct vm_spec, memory_max_bytes, JSON_U64, .max = UINT64_C(1) << 46),
 	JSON_FIELD(struct vm_spec, root_bytes, JSON_U64, .max = UINT64_C(1) << 46),
 	JSON_FIELD(struct vm_spec, start_timeout_usec, JSON_U64),
 	JSON_FIELD(struct vm_spec, stop_timeout_usec, JSON_U64),
 	JSON_FIELD(struct vm_spec, cpus, JSON_U32),
+	JSON_FIELD(struct vm_spec, cpus_max, JSON_U32),
 	JSON_FIELD(struct vm_spec, hotplug_slots, JSON_U32),
 	JSON_FIELD(struct vm_spec, keep, JSON_BOOL),
 	JSON_FIELD(struct vm_spec, attached, JSON_BOOL),
@@ -134,6 +136,25 @@ static char *spec_credentials_fault(const struct vm_spec *s)
 	return NULL;
 }
 
+static char *spec_size_fault(const struct vm_spec *s)
+{
+	if (s->cpus < 1 || s->cpus > VM_CPUS_MAX)
+		return str_printf("%u CPUs: it must be 1 to %d", s->cpus, VM_CPUS_MAX);
+	if (s->cpus_max && (s->cpus_max < s->cpus || s->cpus_max > VM_CPUS_MAX))
+		return str_printf(
+			"at most %u CPUs: it must be %u to %d", s->cpus_max, s->cpus, VM_CPUS_MAX);
+	if (s->memory_bytes < VM_MEMORY_MIN_BYTES)
+		return strdup("a guest needs at least 96M of memory");
+	if (s->memory_bytes % (2 << 20))
+		return strdup("memory must be a multiple of 2M");
+	if (s->memory_max_bytes &&
+		(s->memory_max_bytes < s->memory_bytes ||
+			(s->memory_max_bytes - s->memory_bytes) % VM_MEMORY_STEP_BYTES))
+		return strdup("the most memory must be the memory it begins with and a multiple "
+			      "of 128M more");
+	return NULL;
+}
+
 static char *spec_fault(const struct vm_spec *s)
 {
 	static const char *const backends[] = { "auto", "ch", "qemu", "null", NULL };
@@ -145,12 +166,6 @@ static char *spec_fault(const struct vm_spec *s)
 			s->name ? reason : "it is missing");
 	if (!s->image || !*s->image)
 		return strdup("no image is named");
-	if (s->cpus < 1 || s->cpus > VM_CPUS_MAX)
-		return str_printf("%u CPUs: it must be 1 to %d", s->cpus, VM_CPUS_MAX);
-	if (s->memory_bytes < VM_MEMORY_MIN_BYTES)
-		return strdup("a guest needs at least 96M of memory");
-	if (s->memory_bytes % (2 << 20))
-		return strdup("memory must be a multiple of 2M");
 	if (s->hotplug_slots > VM_HOTPLUG_SLOTS_MAX)
 		return str_printf(
 			"%u hot-plug slots: at most %d", s->hotplug_slots, VM_HOTPLUG_SLOTS_MAX);
@@ -166,8 +181,8 @@ static char *spec_fault(const struct vm_spec *s)
 
 static char *spec_first_fault(const struct vm_spec *s)
 {
-	static char *(*const checks[])(const struct vm_spec *) = { spec_fault, spec_network_fault,
-		spec_volumes_fault, spec_credentials_fault };
+	static char *(*const checks[])(const struct vm_spec *) = { spec_fault, spec_size_fault,
+		spec_network_fault, spec_volumes_fault, spec_credentials_fault };
 	char *fault = NULL;
 
 	for (size_t i = 0; !fault && i < ARRAY_SIZE(checks); i++)

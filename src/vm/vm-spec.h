@@ -14,6 +14,7 @@ enum {
 
 #define VM_MEMORY_MIN_BYTES     (UINT64_C(96) << 20)
 #define VM_MEMORY_DEFAULT_BYTES (UINT64_C(512) << 20)
+#define VM_MEMORY_STEP_BYTES    (UINT64_C(128) << 20) /* what --max-memory adds comes in steps of it */
 #define VM_SPEC_TEXT_MAX        (256 * 1024)
 
 #define VM_CREDENTIALS_MAX      64            /* of one VM */
@@ -35,10 +36,12 @@ struct vm_spec {
 	char **volumes;     /* see vm-volume.h */
 	char **credentials; /* names; their contents are vms/NAME/credentials/NAME */
 	uint64_t memory_bytes;
-	uint64_t root_bytes; /* of the overlay; 0: half of the guest's memory */
+	uint64_t memory_max_bytes; /* what it may grow to while it runs; 0: it cannot */
+	uint64_t root_bytes;       /* of the overlay; 0: half of the guest's memory */
 	uint64_t start_timeout_usec;
 	uint64_t stop_timeout_usec;
 	uint32_t cpus;
+	uint32_t cpus_max; /* the same of virtual CPUs */
 	uint32_t hotplug_slots;
 	bool keep;     /* stays known after it stopped, until rm */
 	bool attached; /* the command is started by the client, which then owns the VM */

@@ -28,6 +28,7 @@ struct vm_status {
 	char *network;         /* "user ADDRESS", or that it is lost; NULL: none */
 	char *isolation;       /* what was reached, words separated by spaces */
 	char *stopped;         /* vmm, vsockd, namespace: stopped by a signal right now */
+	uint64_t memory_bytes; /* what the guest shall have */
 	uint64_t started_usec; /* CLOCK_REALTIME */
 	uint64_t ready_usec;
 	uint64_t stopped_usec;
@@ -36,6 +37,7 @@ struct vm_status {
 	uint32_t vmm_pid;
 	uint32_t vsockd_pid;
 	uint32_t vsockd_replaced; /* how often */
+	uint32_t cpus;
 	uint32_t cid;
 	uint32_t uid;
 	uint32_t exit_code;

@@ -73,7 +73,7 @@ static void doc_cpus(struct ch_doc *d, struct json_object *vm, const struct vmm_
 	struct json_object *o = doc_object(d, vm, "cpus");
 
 	doc_number(d, o, "boot_vcpus", c->cpus);
-	doc_number(d, o, "max_vcpus", c->cpus);
+	doc_number(d, o, "max_vcpus", c->cpus_max ? c->cpus_max : c->cpus);
 }
 
 static void doc_memory(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
@@ -82,6 +82,10 @@ static void doc_memory(struct ch_doc *d, struct json_object *vm, const struct vm
 
 	doc_number(d, o, "size", c->memory_bytes);
 	doc_bool(d, o, "shared", false);
+	if (c->memory_max_bytes > c->memory_bytes) {
+		doc_text(d, o, "hotplug_method", "VirtioMem");
+		doc_number(d, o, "hotplug_size", c->memory_max_bytes - c->memory_bytes);
+	}
 }
 
 static void doc_payload(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)

@@ -43,6 +43,7 @@ static const struct {
 	{ "PUT", "vm.power-button", 5 * SEC },
 	{ "PUT", "vm.pause", 10 * SEC },
 	{ "PUT", "vm.resume", 10 * SEC },
+	{ "PUT", "vm.resize", 10 * SEC },
 	{ "PUT", "vmm.shutdown", 3 * SEC },
 };
 
@@ -51,6 +52,7 @@ struct vmm_ch {
 	sd_event_source *events; /* owned */
 	int events_fd, net_fd;   /* owned */
 	char **bodies;           /* owned: what is still to be sent, and was */
+	char *op_body;           /* owned: of the present operation, or the last */
 	size_t n_starting;       /* calls of the start that have not ended */
 	bool quitting, over;
 	size_t len;
@@ -102,6 +104,8 @@ static void ch_on_done(struct vmm *v, const char *name, const char *text)
 static const char *const ch_operations[] = {
 	[VMM_OP_PAUSE] = "vm.pause",
 	[VMM_OP_RESUME] = "vm.resume",
+	[VMM_OP_MEMORY] = "vm.resize",
+	[VMM_OP_CPUS] = "vm.resize",
 };
 static_assert(ARRAY_SIZE(ch_operations) == VMM_OPS, "every operation has a call");
 
@@ -199,6 +203,7 @@ static void ch_detach(struct vmm *v)
 	fd_close(ch->events_fd);
 	fd_close(ch->net_fd);
 	strv_free(ch->bodies);
+	free(ch->op_body);
 	free(ch);
 	v->impl = NULL;
 }
@@ -277,7 +282,20 @@ static int ch_operate(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_ch *ch = v->impl;
 
-	return ch->over ? -ENOTCONN : ch_queue(ch, ch_operations[op->kind], NULL, -EBADF);
+	char *body = NULL;
+
+	if (ch->over)
+		return -ENOTCONN;
+	if (op->kind == VMM_OP_MEMORY)
+		body = str_printf("{\"desired_ram\":%llu}", (unsigned long long)op->bytes);
+	else if (op->kind == VMM_OP_CPUS)
+		body = str_printf("{\"desired_vcpus\":%u}", op->cpus);
+	if (!body && op->kind >= VMM_OP_MEMORY)
+		return -ENOMEM;
+	/* the one before it has ended */
+	free(ch->op_body);
+	ch->op_body = body;
+	return ch_queue(ch, ch_operations[op->kind], body, -EBADF);
 }
 
 static int ch_save(const struct vmm *v, struct vmm_saved *ret)
@@ -386,7 +404,8 @@ static uint32_t ch_version(const char *text, char **ret_reason)
 const struct vmm_backend vmm_backend_ch = {
 	.name = "ch",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
-		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK,
+		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE |
+		VMM_CAP_MEMORY | VMM_CAP_CPUS,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,

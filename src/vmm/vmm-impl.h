@@ -31,7 +31,7 @@ struct vmm_backend {
 	int (*power_button)(struct vmm *v);
 	int (*quit)(struct vmm *v);
 
-	/* Begins OP; vmm_op_end() says how it ended. -EOPNOTSUPP: it cannot. */
+	/* Begins OP, of which its capabilities speak; vmm_op_end() says how it ended. -EOPNOTSUPP: not that far. */
 	int (*operate)(struct vmm *v, const struct vmm_op *op);
 
 	/* What goes on in the next image of this process, borrowed; -EBUSY: not now. */

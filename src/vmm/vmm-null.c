@@ -2,6 +2,7 @@
  * A back-end without a guest, for tests: the program uvms-vmm-null plays events from a script
  * ($UVMS_NULL_SCRIPT) as lines on the control socket and obeys "power-button" and "quit" lines.
  */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -164,8 +165,16 @@ static int null_on_done(sd_event_source *s, void *userdata)
 
 static int null_operate(struct vmm *v, const struct vmm_op *op)
 {
+	static const char *const lines[] = {
+		[VMM_OP_PAUSE] = "pause\n",
+		[VMM_OP_RESUME] = "resume\n",
+		[VMM_OP_MEMORY] = "memory\n",
+		[VMM_OP_CPUS] = "cpus\n",
+	};
+
+	static_assert(ARRAY_SIZE(lines) == VMM_OPS, "every operation has a line");
 	struct vmm_null *n = v->impl;
-	int r = null_say(v, op->kind == VMM_OP_PAUSE ? "pause\n" : "resume\n");
+	int r = null_say(v, lines[op->kind]);
 
 	if (r < 0)
 		return r;
@@ -180,7 +189,8 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
-	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS,
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
+		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

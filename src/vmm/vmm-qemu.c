@@ -17,6 +17,45 @@
 #include "vmm-impl.h"
 #include "vmm-program.h"
 
+/*
+ * Sockets of one CPU each, so that a CPU is named by its socket alone. The memory that may come later is one
+ * virtio-mem device, mapped from the start: what shares the guest's memory never has to learn of a new region.
+ */
+static int qemu_size(const struct vmm_config *c, char ***v)
+{
+	unsigned long long now = c->memory_bytes >> 20, most = c->memory_max_bytes >> 20;
+	int r = 0;
+
+	r |= strv_push(v, "-smp");
+	if (c->cpus_max > c->cpus)
+		r |= strv_pushf(v, "%u,maxcpus=%u,sockets=%u,cores=1,threads=1", c->cpus,
+			c->cpus_max, c->cpus_max);
+	else
+		r |= strv_pushf(v, "%u", c->cpus);
+	r |= strv_push(v, "-m");
+	r |= most > now ? strv_pushf(v, "%lluM,maxmem=%lluM", now, most)
+			: strv_pushf(v, "%lluM", now);
+	r |= strv_push(v, "-object");
+	r |= strv_pushf(v, "memory-backend-memfd,id=mem,size=%lluM,share=on,seal=on", now);
+	if (most > now) {
+		r |= strv_push(v, "-object");
+		r |= strv_pushf(v,
+			"memory-backend-memfd,id=more,size=%lluM,share=on,seal=on,reserve=off",
+			most - now);
+		r |= strv_push(v, "-device");
+		r |= strv_push(v, "virtio-mem-pci,id=memory,memdev=more,requested-size=0");
+	}
+	return r;
+}
+
+struct vmm_qemu {
+	struct qmp *qmp;    /* owned */
+	char *error;        /* owned: the first one of the operation under way */
+	uint32_t n_results; /* answers to it that are still to come */
+};
+
+#define QEMU_CPUS_AT_ONCE 8 /* commands that QMP's queue takes */
+
 /* HPET costs 7-8 % of a core in an idle guest; S3 and S4 have no use here. */
 static int qemu_machine(const struct vmm_config *c, char ***v)
 {
@@ -37,13 +76,7 @@ static int qemu_machine(const struct vmm_config *c, char ***v)
 	r |= strv_push(v, kvm ? "kvm" : "tcg,thread=multi");
 	r |= strv_push(v, "-cpu");
 	r |= strv_push(v, kvm ? "host" : "max,la57=off");
-	r |= strv_push(v, "-smp");
-	r |= strv_pushf(v, "%u", c->cpus);
-	r |= strv_push(v, "-m");
-	r |= strv_pushf(v, "%lluM", (unsigned long long)(c->memory_bytes >> 20));
-	r |= strv_push(v, "-object");
-	r |= strv_pushf(v, "memory-backend-memfd,id=mem,size=%lluM,share=on,seal=on",
-		(unsigned long long)(c->memory_bytes >> 20));
+	r |= qemu_size(c, v);
 	r |= strv_push(v, "-sandbox");
 	r |= strv_push(
 		v, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
@@ -233,6 +266,20 @@ static void qemu_on_event(struct vmm *v, const char *name, struct json_object *d
 		vmm_emit(v, VMM_EVENT_PANICKED, qemu_text(data, "action"));
 }
 
+/* Answers come in order; the operation has ended when all have come, with the first error. */
+static void qemu_on_result(struct vmm *v, const char *error)
+{
+	struct vmm_qemu *q = v->impl;
+	CLEANUP_FREE char *first = NULL;
+
+	if (error && !q->error)
+		q->error = strdup(error);
+	if (--q->n_results > 0)
+		return;
+	first = TAKE_PTR(q->error);
+	vmm_op_end(v, first ? -EIO : 0, first);
+}
+
 static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	struct json_object *data, void *userdata)
 {
@@ -242,10 +289,33 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	case QMP_READY: vmm_emit(v, VMM_EVENT_UP, NULL); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
-	case QMP_RESULT: vmm_op_end(v, data ? 0 : -EIO, name); break;
+	case QMP_RESULT: qemu_on_result(v, data ? NULL : str_or(name, "?")); break;
 	case QMP_CLOSED: vmm_emit(v, VMM_EVENT_CLOSED, name); break;
 	case QMP_FAULT: vmm_emit(v, VMM_EVENT_FAULT, name); break;
 	}
+}
+
+/* SAVED NULL: a new conversation. FD is taken over whatever is returned. */
+static int qemu_open(struct vmm *v, int fd, const struct vmm_saved *saved)
+{
+	struct vmm_qemu *q = calloc(1, sizeof *q);
+	int r;
+
+	if (!q) {
+		fd_close(fd);
+		return -ENOMEM;
+	}
+	if (saved)
+		r = qmp_restore_consume(
+			v->event, fd, saved->pending, saved->pending_len, qemu_on_qmp, v, &q->qmp);
+	else
+		r = qmp_create_consume(v->event, fd, qemu_on_qmp, v, &q->qmp);
+	if (r < 0) {
+		free(q);
+		return r;
+	}
+	v->impl = q;
+	return 0;
 }
 
 static int qemu_attach_consume(
@@ -253,51 +323,101 @@ static int qemu_attach_consume(
 {
 	fd_close(c->events_fd);
 	fd_close(c->net_fd);
-	return qmp_create_consume(v->event, c->control_fd, qemu_on_qmp, v, (struct qmp **)&v->impl);
+	return qemu_open(v, c->control_fd, NULL);
 }
 
 static int qemu_power_button(struct vmm *v)
 {
-	return qmp_execute(v->impl, "system_powerdown");
+	return qmp_execute(((struct vmm_qemu *)v->impl)->qmp, "system_powerdown");
 }
 
 static int qemu_quit(struct vmm *v)
 {
-	return qmp_execute(v->impl, "quit");
+	return qmp_execute(((struct vmm_qemu *)v->impl)->qmp, "quit");
+}
+
+/* The CPU of socket I; those that the guest booted with have no id. */
+static char *qemu_cpu_command(const struct vmm_op *op, uint32_t i)
+{
+	return str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
+			  "\"%s-x86_64-cpu\",\"id\":\"cpu%u\",\"socket-id\":%u,"
+			  "\"core-id\":0,\"thread-id\":0}}",
+		str_eq(op->accel, "kvm") ? "host" : "max", i, i);
+}
+
+/* A CPU is never taken away: the guest may refuse, and nothing says so. */
+static int qemu_add_cpus(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_qemu *q = v->impl;
+	int r = 0;
+
+	if (op->cpus < op->now_cpus)
+		return -EOPNOTSUPP;
+	if (op->cpus - op->now_cpus > QEMU_CPUS_AT_ONCE)
+		return -E2BIG;
+	for (uint32_t i = op->now_cpus; r == 0 && i < op->cpus; i++) {
+		r = qmp_ask_consume(q->qmp, qemu_cpu_command(op, i), -EBADF);
+		q->n_results += r == 0;
+	}
+	return q->n_results > 0 ? 0 : r;
+}
+
+static int qemu_ask(struct vmm *v, char *command)
+{
+	struct vmm_qemu *q = v->impl;
+	int r = qmp_ask_consume(q->qmp, command, -EBADF);
+
+	if (r == 0)
+		q->n_results = 1;
+	return r;
 }
 
 static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 {
-	static const char *const commands[] = {
-		[VMM_OP_PAUSE] = "{\"execute\":\"stop\"}",
-		[VMM_OP_RESUME] = "{\"execute\":\"cont\"}",
-	};
-
-	static_assert(ARRAY_SIZE(commands) == VMM_OPS, "every operation has a command");
-	return qmp_ask_consume(v->impl, strdup(commands[op->kind]), -EBADF);
+	switch (op->kind) {
+	case VMM_OP_PAUSE: return qemu_ask(v, strdup("{\"execute\":\"stop\"}"));
+	case VMM_OP_RESUME: return qemu_ask(v, strdup("{\"execute\":\"cont\"}"));
+	case VMM_OP_MEMORY:
+		if (op->bytes < op->boot_bytes)
+			return -EOPNOTSUPP;
+		return qemu_ask(v, str_printf("{\"execute\":\"qom-set\",\"arguments\":{\"path\":"
+					      "\"/machine/peripheral/memory\",\"property\":"
+					      "\"requested-size\",\"value\":%llu}}",
+					   (unsigned long long)(op->bytes - op->boot_bytes)));
+	case VMM_OP_CPUS: return qemu_add_cpus(v, op);
+	case VMM_OPS: break;
+	}
+	return -EOPNOTSUPP;
 }
 
 static int qemu_save(const struct vmm *v, struct vmm_saved *ret)
 {
+	const struct vmm_qemu *q = v->impl;
+
 	ret->events_fd = -EBADF;
-	return qmp_save(v->impl, &ret->fd, &ret->pending, &ret->pending_len);
+	return qmp_save(q->qmp, &ret->fd, &ret->pending, &ret->pending_len);
 }
 
 static int qemu_restore_consume(struct vmm *v, const struct vmm_saved *s)
 {
-	return qmp_restore_consume(v->event, s->fd, s->pending, s->pending_len, qemu_on_qmp, v,
-		(struct qmp **)&v->impl);
+	return qemu_open(v, s->fd, s);
 }
 
 static void qemu_detach(struct vmm *v)
 {
-	qmp_destroy(v->impl);
+	struct vmm_qemu *q = v->impl;
+
+	if (!q)
+		return;
+	qmp_destroy(q->qmp);
+	free(q->error);
+	free(q);
 }
 
 const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
-		VMM_CAP_REBOOT_ENDS,
+		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,

@@ -24,7 +24,9 @@ static const struct {
 	{ "`--net=user` by", "a TAP, uvms-tapd and passt", "passt's socket", VMM_CAP_NET_TAP },
 	{ "a reset that ends the VM", "ends by itself", "is killed", VMM_CAP_REBOOT_ENDS },
 	{ "confines itself to its files (Landlock)", "from Linux 6.2", "no", VMM_CAP_LANDLOCK },
-	{ "changes while it runs", "yes", "not supported yet", VMM_CAP_HOTPLUG },
+	{ "pause and resume", "yes", "no", VMM_CAP_PAUSE },
+	{ "memory changed while it runs (virtio-mem)", "yes", "no", VMM_CAP_MEMORY },
+	{ "CPUs added while it runs", "yes", "no", VMM_CAP_CPUS },
 };
 
 void vmm_table_print(void)

@@ -1,5 +1,6 @@
 #include "vmm.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,10 +133,17 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
 
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata)
 {
+	static const unsigned caps[] = {
+		[VMM_OP_PAUSE] = VMM_CAP_PAUSE,
+		[VMM_OP_RESUME] = VMM_CAP_PAUSE,
+		[VMM_OP_MEMORY] = VMM_CAP_MEMORY,
+		[VMM_OP_CPUS] = VMM_CAP_CPUS,
+	};
 	int r;
 
-	if (!v->backend->operate)
+	if (!(v->backend->caps & caps[op->kind]))
 		return -EOPNOTSUPP;
+	static_assert(ARRAY_SIZE(caps) == VMM_OPS, "every operation has a capability");
 	if (v->op_done)
 		return -EBUSY;
 	v->op_done = done;

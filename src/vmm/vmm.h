@@ -51,7 +51,9 @@ struct vmm_config {
 	const struct vmm_disk *disks;
 	size_t n_disks;
 	uint64_t memory_bytes;
+	uint64_t memory_max_bytes; /* VMM_OP_MEMORY reaches to; 0: it cannot be changed */
 	uint32_t cpus;
+	uint32_t cpus_max; /* the same of VMM_OP_CPUS */
 	uint32_t hotplug_slots;
 	uint32_t version; /* of the program (vmm_backend_version()); 0: of no interest */
 	bool landlock;    /* the VMM shall confine itself to its files */
@@ -75,7 +77,7 @@ enum vmm_caps {
 	VMM_CAP_POWER_BUTTON = 1 << 0,
 	VMM_CAP_VSOCK_DEVICE = 1 << 1, /* takes uvms's own vsock device (VMM_FD_VSOCK) */
 	VMM_CAP_VSOCK_HYBRID = 1 << 2, /* brings a hybrid socket of its own */
-	VMM_CAP_HOTPLUG = 1 << 3,
+	VMM_CAP_PAUSE = 1 << 3,        /* VMM_OP_PAUSE, VMM_OP_RESUME */
 	VMM_CAP_KVM = 1 << 4,
 	VMM_CAP_TCG = 1 << 5,
 	VMM_CAP_API = 1 << 6, /* is told what to run by calls on VMM_FD_CONTROL (vmm_calls()) */
@@ -84,6 +86,8 @@ enum vmm_caps {
 	VMM_CAP_NET_TAP = 1 << 8, /* takes a TAP (struct vmm_channels) instead of VMM_FD_NET */
 	VMM_CAP_REBOOT_ENDS =
 		1 << 9, /* ends by itself when the guest resets and reboot_ends was said */
+	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
+	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
 	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
 };
 
@@ -137,11 +141,16 @@ int vmm_quit(struct vmm *v);
 enum vmm_op_kind {
 	VMM_OP_PAUSE,
 	VMM_OP_RESUME,
+	VMM_OP_MEMORY, /* the guest shall have BYTES; how far it follows is its own matter */
+	VMM_OP_CPUS,   /* and CPUS */
 	VMM_OPS,
 };
 
 struct vmm_op {
 	enum vmm_op_kind kind;
+	const char *accel; /* borrowed, of the VM, as are BOOT_… */
+	uint64_t bytes, boot_bytes;
+	uint32_t cpus, boot_cpus, now_cpus;
 };
 
 /* ERROR 0: it is so. Else -errno; REASON (borrowed, may be NULL) is what the VMM said. Comes from the loop. */

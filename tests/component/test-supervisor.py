@@ -112,6 +112,30 @@ def pause(c):
     c.host.run("pause", vm, check=3)
 
 
+def set_sizes(c):
+    """Within what it was started with, and never beyond; a refusal changes nothing."""
+    vm = c.start("", "--memory=256M", "--max-memory=300M", "--cpus=2", "--max-cpus=4")
+    sizes = lambda: (c.host.status(vm)["memory_bytes"] >> 20, c.host.status(vm)["cpus"])
+    equal(sizes(), (256, 2), "at the start")
+    c.host.run("set", "--memory=384M", "--cpus=3", vm, check=0)
+    equal(sizes(), (384, 3), "set")
+    for bad, status in ((["--memory=386M"], 2), (["--memory=254M"], 2), (["--memory=257M"], 2), (["--cpus=5"], 2),
+                        (["--cpus=1"], 6), (["--cpus=0"], 2), ([], 2)):
+        c.host.run("set", *bad, vm, check=status)
+    equal(sizes(), (384, 3), "after refusals")
+    c.host.run("refresh", vm, check=0)
+    equal(sizes(), (384, 3), "after refresh")
+    c.host.run("pause", vm, check=0)
+    c.host.run("set", "--cpus=4", vm, check=4)
+    c.end(vm, "clean")
+    c.host.run("set", "--cpus=4", vm, check=3)
+    vm = c.start()
+    p = c.host.run("set", "--memory=1G", vm, check=2)
+    true(b"--max-memory" in p.stderr, p.stderr)
+    c.host.run("set", "--cpus=2", vm, check=2)
+    c.end(vm, "clean")
+
+
 def starts(c):
     vm = c.start("degraded")
     true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
@@ -733,7 +757,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

@@ -178,6 +178,35 @@ def pause(host):
     p.wait()
 
 
+def resize(host):
+    """Memory and CPUs come while the guest runs, and memory goes again."""
+    vm = host.name()
+    host.run("run", "-d", "--name", vm, "--memory=256M", "--max-memory=768M", "--max-cpus=3", BB, "--",
+             "sleep", "1000", check=0)
+    total = lambda: int(host.out("exec", vm, "sh", "-c", "grep MemTotal /proc/meminfo").split()[1]) >> 10
+    cpus = lambda: int(host.out("exec", vm, "nproc"))
+    first = total()
+    equal(cpus(), 1, "CPUs at the start")
+    host.run("set", "--memory=640M", "--cpus=3", vm, check=0)
+    wait_for(lambda: total() >= first + 380, "memory does not grow")
+    wait_for(lambda: cpus() == 3, "CPUs do not come")
+    # used, so it is really there
+    host.run("exec", vm, "sh", "-c", "mount -t tmpfs -o size=400m x /tmp && dd if=/dev/zero of=/tmp/f bs=1M count=350",
+             check=0)
+    equal(host.run("exec", vm, "cat", "/tmp/f").stdout, bytes(350 << 20), "its content")
+    host.run("exec", vm, "umount", "/tmp", check=0)
+    host.run("set", "--memory=256M", vm, check=0)
+    wait_for(lambda: total() < first + 300, "memory does not go")
+    equal(host.status(vm)["cpus"], 3, "status")
+
+
+def wait_for(what, message, seconds=20):
+    end = time.monotonic() + seconds
+    while not what():
+        true(time.monotonic() < end, message)
+        time.sleep(0.2)
+
+
 def panic(host):
     vm = host.name()
     p = host.run("run", "--name", vm, BB, "--", "sh", "-c",
@@ -464,7 +493,7 @@ def layer_flip(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, panic, never_ready,
+    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, resize, panic, never_ready,
     flood, long_names, bad_names, dry_run, kill_supervisor, kill_vmm, kill_vsockd, kill_cli,
     stopped_processes, two_starters, parallel, vmm_faults, console, isolation, layer_flip)}
 
