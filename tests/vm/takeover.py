@@ -17,8 +17,8 @@ class Guest:
         self.dir = host.runtime / name / "current"
         self.pid_of_supervisor = host.status(name)["supervisor_pid"]
         self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.dir / f"v_{PORT}"))
-        os.chmod(self.dir / f"v_{PORT}", 0o777)
+        self.listener.bind(str(self.dir / f"vsock/v_{PORT}"))
+        os.chmod(self.dir / f"vsock/v_{PORT}", 0o777)
         self.listener.listen(16)
         self.listener.settimeout(30)
         with open(reader, "rb") as f:
