@@ -556,26 +556,34 @@ static uid_t agent_vsock_owner(const struct sv *sv)
 	return vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_HYBRID ? sv->status.uid : geteuid();
 }
 
+static int opening_say(struct agent_opening *o)
+{
+	uint8_t buf[128];
+	ssize_t len = opening_compose(o, o->port, buf, sizeof buf);
+
+	if (len < 0)
+		return (int)len;
+	return send(o->fd, buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) == len ? 0 : -EPIPE;
+}
+
 static int opening_start(struct agent_opening *o)
 {
 	struct sv *sv = o->agent->sv;
-	uint8_t buf[128];
-	ssize_t len;
 	int r;
 
+	r = sd_event_add_time_relative(
+		sv->event, &o->timer, CLOCK_MONOTONIC, AGENT_OK_USEC, 0, opening_on_timer, o);
+	if (r < 0)
+		return r;
 	o->fd = sockun_connect_owned(sv->vsock_fd, VMM_VSOCK_SOCKET, agent_vsock_owner(sv));
 	if (o->fd < 0)
 		return o->fd;
-	len = opening_compose(o, o->port, buf, sizeof buf);
-	if (len < 0)
-		return (int)len;
-	if (send(o->fd, buf, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL) != len)
-		return -EPIPE;
-	r = sd_event_add_io(o->agent->sv->event, &o->io, o->fd, EPOLLIN, opening_on_io, o);
+	r = opening_say(o);
+	if (r == -EPIPE && opening_wait_again(o))
+		return 0; /* it ended between the two */
 	if (r < 0)
 		return r;
-	return sd_event_add_time_relative(o->agent->sv->event, &o->timer, CLOCK_MONOTONIC,
-		AGENT_OK_USEC, 0, opening_on_timer, o);
+	return sd_event_add_io(sv->event, &o->io, o->fd, EPOLLIN, opening_on_io, o);
 }
 
 void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port)
