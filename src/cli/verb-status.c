@@ -79,6 +79,8 @@ static void print(const struct vm_status *s)
 	line("chosen", s->backend_reason);
 	line("accelerator", s->accel);
 	line("network", s->network);
+	for (char **v = s->attached; v && *v; v++)
+		line("attached", *v);
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);
 	if (s->ready_usec > s->started_usec)

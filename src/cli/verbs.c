@@ -26,6 +26,8 @@ const struct verb *const verbs[] = {
 	&verb_pause,
 	&verb_resume,
 	&verb_set,
+	&verb_attach,
+	&verb_detach,
 	&verb_refresh,
 	&verb_rm,
 	&verb_prune,

@@ -19,6 +19,7 @@
 #include "parse.h"
 #include "str.h"
 #include "sv-actions.h"
+#include "sv-attach.h"
 #include "sv-children.h"
 #include "sv-control.h"
 #include "sv-events.h"
@@ -66,6 +67,7 @@ static void sv_init(struct sv *sv)
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 	sv_tap_init(sv);
+	sv_attach_init(sv);
 }
 
 static int sv_open_store(struct sv *sv)

@@ -21,6 +21,8 @@ static const struct {
 	[VMM_OP_RESUME] = { SV_PAUSED, SV_GUEST_RESUMED, "it is not paused" },
 	[VMM_OP_MEMORY] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_CPUS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_ADD_DISK] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_REMOVE] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 };
 static_assert(ARRAY_SIZE(changes) == VMM_OPS, "every change has a state");
 
@@ -36,12 +38,20 @@ static void note_done(struct sv *sv, const struct vmm_op *op)
 		sv_status_save(sv);
 }
 
+static void change_ended(struct sv *sv, bool done)
+{
+	if (sv->change.ended)
+		sv->change.ended(sv, done);
+	sv->change.ended = NULL;
+}
+
 static void on_done(struct vmm *vmm, int error, const char *reason, void *userdata)
 {
 	struct sv *sv = userdata;
 	struct control_call *call = TAKE_PTR(sv->change.call);
 
 	sv->change.busy = false;
+	change_ended(sv, error == 0);
 	if (error == 0)
 		note_done(sv, &sv->change.op);
 	if (!call)
@@ -55,7 +65,8 @@ static void on_done(struct vmm *vmm, int error, const char *reason, void *userda
 }
 
 /* The back-end is told what the VM was started with. */
-static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *asked)
+static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *asked,
+	void (*ended)(struct sv *sv, bool done))
 {
 	struct sv_change *c = &sv->change;
 	int r;
@@ -67,9 +78,11 @@ static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *
 	c->op.boot_bytes = sv->spec.memory_bytes;
 	c->op.now_cpus = sv->status.cpus;
 	r = vmm_operate(sv->vmm, &c->op, on_done, sv);
+	c->op.id = c->op.path = c->op.serial = NULL; /* the caller's */
 	if (r < 0)
 		return r;
 	c->call = call;
+	c->ended = ended;
 	c->busy = true;
 	return 0;
 }
@@ -113,15 +126,18 @@ static int look_at(const struct sv *sv, const struct vmm_op *op, char **ret_what
 	return 0;
 }
 
-void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op)
+void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op,
+	void (*ended)(struct sv *sv, bool done))
 {
 	CLEANUP_FREE char *what = NULL;
 	int r = look_at(sv, op, &what);
 
 	if (r == 0)
-		r = begin(sv, call, op);
+		r = begin(sv, call, op, ended);
 	if (r == -EOPNOTSUPP && !what)
 		what = str_printf("not supported by back-end %s", vmm_backend_name(sv->backend));
+	if (r < 0 && ended)
+		ended(sv, false);
 	if (r < 0)
 		control_call_error(
 			call, r, control_error_words(what ? what : strerror(-r), NULL, NULL));
@@ -135,7 +151,7 @@ void sv_change_forget(struct sv *sv, struct control_call *call)
 
 int sv_change_wake(struct sv *sv)
 {
-	return begin(sv, NULL, &(struct vmm_op){ .kind = VMM_OP_RESUME });
+	return begin(sv, NULL, &(struct vmm_op){ .kind = VMM_OP_RESUME }, NULL);
 }
 
 void sv_change_finish(struct sv *sv)

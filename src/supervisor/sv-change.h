@@ -4,12 +4,18 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct control_call;
 struct sv;
 struct vmm_op;
 
-/* Answers CALL, now or later. */
-void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op);
+/*
+ * Answers CALL, now or later. What OP points at is the caller's again when it returns. ENDED (may be NULL) is called
+ * once, now or later: it is so, or it is not.
+ */
+void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op,
+	void (*ended)(struct sv *sv, bool done));
 
 /* CALL is gone: nobody is to be answered. What was begun goes on. */
 void sv_change_forget(struct sv *sv, struct control_call *call);

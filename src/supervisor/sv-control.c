@@ -13,6 +13,7 @@
 #include "json-codec.h"
 #include "str.h"
 #include "sv-agent.h"
+#include "sv-attach.h"
 #include "sv-change.h"
 #include "sv-console.h"
 #include "sv.h"
@@ -40,6 +41,10 @@ static const char description[] =
 	"method Resume() -> ()\n"
 	"# One of both. Memory is what the guest shall have: how far it follows is its own matter\n"
 	"method Set(memory_bytes: ?int, cpus: ?int) -> ()\n"
+	"# A volume that is there becomes a disk of the guest, with its name as serial number\n"
+	"method Attach(volume: string) -> ()\n"
+	"# And goes, once the guest has given it up\n"
+	"method Detach(volume: string) -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
 	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
@@ -231,7 +236,37 @@ static void method_refresh(struct control_call *call, struct json_object *p, voi
 
 static void method_pause(struct control_call *call, struct json_object *p, void *userdata)
 {
-	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE });
+	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE }, NULL);
+}
+
+struct volume_parameters {
+	char *volume;
+};
+
+static void volume_method(struct control_call *call, struct json_object *p, void *userdata,
+	void (*fn)(struct sv *sv, struct control_call *call, const char *name))
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct volume_parameters, volume, JSON_STR, .max = VM_VOLUME_NAME_MAX),
+	};
+	struct volume_parameters v = { 0 };
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &v, NULL) < 0 || !v.volume)
+		control_call_error(
+			call, -EINVAL, control_error_words("volume: a name", NULL, NULL));
+	else
+		fn(userdata, call, v.volume);
+	json_codec_release(fields, ARRAY_SIZE(fields), &v);
+}
+
+static void method_attach(struct control_call *call, struct json_object *p, void *userdata)
+{
+	volume_method(call, p, userdata, sv_attach_ask);
+}
+
+static void method_detach(struct control_call *call, struct json_object *p, void *userdata)
+{
+	volume_method(call, p, userdata, sv_detach_ask);
 }
 
 struct set_parameters {
@@ -255,12 +290,13 @@ static void method_set(struct control_call *call, struct json_object *p, void *u
 		sv_change_ask(userdata, call,
 			&(struct vmm_op){ .kind = s.cpus ? VMM_OP_CPUS : VMM_OP_MEMORY,
 				.bytes = s.memory_bytes,
-				.cpus = s.cpus });
+				.cpus = s.cpus },
+			NULL);
 }
 
 static void method_resume(struct control_call *call, struct json_object *p, void *userdata)
 {
-	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_RESUME });
+	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_RESUME }, NULL);
 }
 
 static const struct control_method methods[] = {
@@ -274,6 +310,8 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.Pause", false, method_pause },
 	{ "io.uvms.VM.Resume", false, method_resume },
 	{ "io.uvms.VM.Set", false, method_set },
+	{ "io.uvms.VM.Attach", false, method_attach },
+	{ "io.uvms.VM.Detach", false, method_detach },
 	{ 0 },
 };
 

@@ -17,6 +17,7 @@
 #include "json-codec.h"
 #include "str.h"
 #include "varlink-wire.h"
+#include "vm-volume.h"
 #include "vmm.h"
 
 #define F(s, field, type, ...) JSON_FIELD(struct sv_saved_##s, field, type, __VA_ARGS__)
@@ -72,6 +73,12 @@ static const struct json_field tap_fields[] = {
 	F(tap, link_fd, JSON_FD),
 	F(tap, stream_fd, JSON_FD),
 	F(tap, restarts, JSON_U32),
+};
+
+static const struct json_field disk_fields[] = {
+	F(disk, name, JSON_STR, .max = VM_VOLUME_NAME_MAX),
+	F(disk, fd, JSON_FD),
+	F(disk, slot, JSON_U32, .max = VM_HOTPLUG_SLOTS_MAX - 1),
 };
 
 static const struct json_field slot_fields[] = {
@@ -166,6 +173,7 @@ static const struct section {
 	MANY(home, homes),
 	MANY(connection, connections),
 	MANY(waiter, waiters),
+	MANY(disk, disks),
 };
 
 static size_t section_count(const struct section *k, const struct sv_saved *s)

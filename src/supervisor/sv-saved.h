@@ -116,6 +116,12 @@ struct sv_saved_tap {
 	uint32_t restarts;
 };
 
+struct sv_saved_disk {
+	char *name;
+	int fd;
+	uint32_t slot;
+};
+
 struct sv_saved_waiter {
 	uint32_t connection; /* index */
 	char *what;
@@ -141,7 +147,8 @@ struct sv_saved {
 	struct sv_saved_home homes[SV_AGENT_HOMES_MAX];
 	struct sv_saved_connection connections[SV_SAVED_CONNECTIONS];
 	struct sv_saved_waiter waiters[SV_SAVED_CONNECTIONS];
-	size_t n_children, n_steps, n_slots, n_clients, n_homes, n_connections, n_waiters;
+	struct sv_saved_disk disks[VM_HOTPLUG_SLOTS_MAX];
+	size_t n_children, n_steps, n_slots, n_clients, n_homes, n_connections, n_waiters, n_disks;
 	struct vm_spec spec;
 	struct vm_status status;
 };

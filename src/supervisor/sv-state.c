@@ -1,6 +1,7 @@
 #include "sv-state.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <systemd/sd-event.h>
@@ -201,6 +202,22 @@ static int save_control(const struct sv *sv, const struct control_call *caller, 
 	return r < 0 ? r : n_busy == s->n_waiters + 1 ? 0 : -EBUSY;
 }
 
+static int save_disks(const struct sv *sv, struct sv_saved *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(sv->disks); i++) {
+		struct sv_saved_disk *d = &s->disks[s->n_disks];
+
+		if (sv->disks[i].fd < 0)
+			continue;
+		*d = (struct sv_saved_disk){ strdup(sv->disks[i].name), sv->disks[i].fd,
+			sv->disks[i].slot };
+		s->n_disks++;
+		if (!d->name)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 static int save_parts(const struct sv *sv, const struct control_call *caller, struct sv_saved *s,
 	const char **ret_why)
 {
@@ -214,6 +231,9 @@ static int save_parts(const struct sv *sv, const struct control_call *caller, st
 	save_console(sv->console, s);
 	s->tap = (struct sv_saved_tap){ sv->tap.link_fd, sv->tap.stream_fd, sv->tap.restarts };
 	*ret_why = "something else is under way";
+	r = save_disks(sv, s);
+	if (r < 0)
+		return r;
 	r = save_self(sv, &s->self);
 	if (r >= 0)
 		r = save_plan(&sv->plan, s);
@@ -478,6 +498,16 @@ static int load_children(struct sv *sv, const struct sv_saved *s)
 	return r;
 }
 
+static void load_disks(struct sv *sv, const struct sv_saved *s)
+{
+	for (size_t i = 0; i < s->n_disks; i++) {
+		struct sv_disk *d = &sv->disks[s->disks[i].slot];
+
+		*d = (struct sv_disk){ .fd = s->disks[i].fd, .slot = s->disks[i].slot };
+		snprintf(d->name, sizeof d->name, "%s", str_or(s->disks[i].name, ""));
+	}
+}
+
 int sv_state_load(struct sv *sv, struct sv_saved *s, struct control_call **ret_caller)
 {
 	int r = sv_saved_set_cloexec(s, true);
@@ -490,6 +520,7 @@ int sv_state_load(struct sv *sv, struct sv_saved *s, struct control_call **ret_c
 		r = load_children(sv, s);
 	if (r >= 0)
 		r = load_vsockd(sv, s);
+	load_disks(sv, s);
 	sv->tap.link_fd = s->tap.link_fd;
 	sv->tap.stream_fd = s->tap.stream_fd;
 	sv->tap.restarts = s->tap.restarts;

@@ -17,6 +17,7 @@
 #include "sockun.h"
 #include "spawn.h"
 #include "str.h"
+#include "sv-attach.h"
 #include "sv-children.h"
 #include "sv-choose.h"
 #include "sv-console.h"
@@ -266,4 +267,5 @@ void sv_vmm_stop(struct sv *sv)
 {
 	sv_child_finish(&sv->vmm_child);
 	vmm_destroy(TAKE_PTR(sv->vmm));
+	sv_attach_finish(sv);
 }

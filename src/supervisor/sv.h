@@ -30,6 +30,7 @@
 #include "vm-plan.h"
 #include "vm-spec.h"
 #include "vm-status.h"
+#include "vm-volume.h"
 #include "vmm.h"
 
 typedef struct sd_event sd_event;
@@ -117,11 +118,19 @@ struct sv_refresh {
 	char from[65];             /* the version that this process was before */
 };
 
+/* A volume that was added while the VM ran: sv-attach. */
+struct sv_disk {
+	char name[VM_VOLUME_NAME_MAX + 1];
+	int fd; /* owned: the lock on it; -EBADF: none */
+	uint32_t slot;
+};
+
 /* A client changes the VM while it runs: sv-change. */
 struct sv_change {
-	struct control_call *call; /* borrowed; NULL: nobody waits for it */
-	struct vmm_op op;          /* the last one begun */
-	bool busy;                 /* and it has not ended */
+	struct control_call *call;               /* borrowed; NULL: nobody waits for it */
+	struct vmm_op op;                        /* the last one begun */
+	bool busy;                               /* and it has not ended */
+	void (*ended)(struct sv *sv, bool done); /* for who asked for it */
 };
 
 struct sv {
@@ -162,6 +171,8 @@ struct sv {
 	struct sv_waiter *waiters;      /* owned */
 	struct sv_refresh refresh;
 	struct sv_change change;
+	struct sv_disk disk; /* of the change under way */
+	struct sv_disk disks[VM_HOTPLUG_SLOTS_MAX];
 	int client_fd; /* owned until the control server has it: the starter's connection */
 
 	enum sv_state state;

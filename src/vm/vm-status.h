@@ -27,6 +27,7 @@ struct vm_status {
 	char *exit_source;     /* cmd, signal: the end of the VM's own command */
 	char *network;         /* "user ADDRESS", or that it is lost; NULL: none */
 	char *isolation;       /* what was reached, words separated by spaces */
+	char **attached;       /* volumes that were added while it ran */
 	char *stopped;         /* vmm, vsockd, namespace: stopped by a signal right now */
 	uint64_t memory_bytes; /* what the guest shall have */
 	uint64_t started_usec; /* CLOCK_REALTIME */

@@ -192,3 +192,15 @@ char *ch_config_net(const struct vmm_config *c)
 	doc_bool(&d, o, "offload_csum", false);
 	return doc_print(&d, o);
 }
+
+char *ch_config_disk(const struct vmm_op *op)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct ch_doc d = { .failed = !o };
+
+	doc_text(&d, o, "id", op->id);
+	doc_text(&d, o, "path", op->path);
+	doc_text(&d, o, "serial", op->serial);
+	doc_text(&d, o, "image_type", "Raw");
+	return doc_print(&d, o);
+}

@@ -44,6 +44,8 @@ static const struct {
 	{ "PUT", "vm.pause", 10 * SEC },
 	{ "PUT", "vm.resume", 10 * SEC },
 	{ "PUT", "vm.resize", 10 * SEC },
+	{ "PUT", "vm.add-disk", 10 * SEC },
+	{ "PUT", "vm.remove-device", 10 * SEC },
 	{ "PUT", "vmm.shutdown", 3 * SEC },
 };
 
@@ -53,6 +55,7 @@ struct vmm_ch {
 	int events_fd, net_fd;   /* owned */
 	char **bodies;           /* owned: what is still to be sent, and was */
 	char *op_body;           /* owned: of the present operation, or the last */
+	char *removing;          /* owned: the device whose end is waited for; NULL: none */
 	size_t n_starting;       /* calls of the start that have not ended */
 	bool quitting, over;
 	size_t len;
@@ -106,6 +109,8 @@ static const char *const ch_operations[] = {
 	[VMM_OP_RESUME] = "vm.resume",
 	[VMM_OP_MEMORY] = "vm.resize",
 	[VMM_OP_CPUS] = "vm.resize",
+	[VMM_OP_ADD_DISK] = "vm.add-disk",
+	[VMM_OP_REMOVE] = "vm.remove-device",
 };
 static_assert(ARRAY_SIZE(ch_operations) == VMM_OPS, "every operation has a call");
 
@@ -128,6 +133,9 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 		return;
 	switch (end) {
 	case CH_API_DONE:
+		/* a removal is done when the event says so */
+		if (str_eq(call->name, "vm.remove-device"))
+			break;
 		if (ch_is_operation(call->name))
 			vmm_op_end(v, 0, NULL);
 		else
@@ -158,12 +166,24 @@ static void ch_on_shutdown(struct vmm *v)
 	(void)ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
 }
 
+static void ch_on_removed(struct vmm *v, const char *id)
+{
+	struct vmm_ch *ch = v->impl;
+
+	if (!str_eq(ch->removing, id))
+		return;
+	free(TAKE_PTR(ch->removing));
+	vmm_op_end(v, 0, NULL);
+}
+
 static void ch_on_event(struct vmm *v, const struct ch_event *e)
 {
 	if (str_eq(e->source, "guest") && str_eq(e->event, "panic"))
 		vmm_emit(v, VMM_EVENT_PANICKED, e->event);
 	else if (str_eq(e->source, "vm") && str_eq(e->event, "rebooting"))
 		vmm_emit(v, VMM_EVENT_RESET, e->event);
+	else if (str_eq(e->source, "vm") && str_eq(e->event, "device-removed"))
+		ch_on_removed(v, e->id);
 	else if (str_eq(e->source, "vm") && str_eq(e->event, "shutdown"))
 		ch_on_shutdown(v);
 }
@@ -204,6 +224,7 @@ static void ch_detach(struct vmm *v)
 	fd_close(ch->net_fd);
 	strv_free(ch->bodies);
 	free(ch->op_body);
+	free(ch->removing);
 	free(ch);
 	v->impl = NULL;
 }
@@ -278,23 +299,45 @@ static int ch_quit(struct vmm *v)
 	return ch->over ? -ENOTCONN : ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
 }
 
+/* *RET NULL: it has none. */
+static int ch_op_body(const struct vmm_op *op, char **ret)
+{
+	switch (op->kind) {
+	case VMM_OP_MEMORY:
+		*ret = str_printf("{\"desired_ram\":%llu}", (unsigned long long)op->bytes);
+		break;
+	case VMM_OP_CPUS: *ret = str_printf("{\"desired_vcpus\":%u}", op->cpus); break;
+	case VMM_OP_ADD_DISK: *ret = ch_config_disk(op); break;
+	case VMM_OP_REMOVE: *ret = str_printf("{\"id\":\"%s\"}", op->id); break;
+	default: return 0;
+	}
+	return *ret ? 0 : -ENOMEM;
+}
+
+static void ch_forget(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	free(TAKE_PTR(ch->removing));
+}
+
 static int ch_operate(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_ch *ch = v->impl;
 
 	char *body = NULL;
+	int r;
 
 	if (ch->over)
 		return -ENOTCONN;
-	if (op->kind == VMM_OP_MEMORY)
-		body = str_printf("{\"desired_ram\":%llu}", (unsigned long long)op->bytes);
-	else if (op->kind == VMM_OP_CPUS)
-		body = str_printf("{\"desired_vcpus\":%u}", op->cpus);
-	if (!body && op->kind >= VMM_OP_MEMORY)
-		return -ENOMEM;
+	r = ch_op_body(op, &body);
+	if (r < 0)
+		return r;
 	/* the one before it has ended */
 	free(ch->op_body);
 	ch->op_body = body;
+	if (op->kind == VMM_OP_REMOVE && str_set(&ch->removing, op->id) < 0)
+		return -ENOMEM;
 	return ch_queue(ch, ch_operations[op->kind], body, -EBADF);
 }
 
@@ -405,7 +448,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.name = "ch",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
 		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE |
-		VMM_CAP_MEMORY | VMM_CAP_CPUS,
+		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,
@@ -416,6 +459,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.power_button = ch_power_button,
 	.quit = ch_quit,
 	.operate = ch_operate,
+	.forget = ch_forget,
 	.save = ch_save,
 	.restore_consume = ch_restore_consume,
 	.detach = ch_detach,

@@ -7,6 +7,8 @@
 
 #include "vmm.h"
 
+typedef struct sd_event_source sd_event_source;
+
 struct vmm_backend {
 	const char *name;
 	unsigned caps;
@@ -34,6 +36,9 @@ struct vmm_backend {
 	/* Begins OP, of which its capabilities speak; vmm_op_end() says how it ended. -EOPNOTSUPP: not that far. */
 	int (*operate)(struct vmm *v, const struct vmm_op *op);
 
+	/* Nobody waits for it any more: its end, when it comes, is nobody's. May be NULL. */
+	void (*forget)(struct vmm *v);
+
 	/* What goes on in the next image of this process, borrowed; -EBUSY: not now. */
 	int (*save)(const struct vmm *v, struct vmm_saved *ret);
 	/* As attach_consume(), for a VMM that is up already. */
@@ -49,6 +54,7 @@ struct vmm {
 	void *impl;          /* owned by the back-end */
 	vmm_op_done op_done; /* NULL: no operation is under way */
 	void *op_userdata;
+	sd_event_source *op_timer; /* owned */
 };
 
 /* For those who use one channel: closes the others. */
@@ -59,14 +65,8 @@ static inline void vmm_emit(struct vmm *v, enum vmm_event event, const char *det
 	v->handler(v, event, detail, v->userdata);
 }
 
-static inline void vmm_op_end(struct vmm *v, int error, const char *reason)
-{
-	vmm_op_done done = v->op_done;
-
-	v->op_done = NULL;
-	if (done)
-		done(v, error, reason, v->op_userdata);
-}
+/* The operation under way has ended; nothing when there is none. */
+void vmm_op_end(struct vmm *v, int error, const char *reason);
 
 extern const struct vmm_backend vmm_backend_ch;
 extern const struct vmm_backend vmm_backend_qemu;

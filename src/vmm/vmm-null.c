@@ -170,6 +170,8 @@ static int null_operate(struct vmm *v, const struct vmm_op *op)
 		[VMM_OP_RESUME] = "resume\n",
 		[VMM_OP_MEMORY] = "memory\n",
 		[VMM_OP_CPUS] = "cpus\n",
+		[VMM_OP_ADD_DISK] = "add-disk\n",
+		[VMM_OP_REMOVE] = "remove\n",
 	};
 
 	static_assert(ARRAY_SIZE(lines) == VMM_OPS, "every operation has a line");
@@ -190,7 +192,7 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
-		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS,
+		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SLOTS,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

@@ -7,6 +7,7 @@
  */
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json.h>
 #include <stdlib.h>
 
@@ -52,6 +53,9 @@ struct vmm_qemu {
 	struct qmp *qmp;    /* owned */
 	char *error;        /* owned: the first one of the operation under way */
 	uint32_t n_results; /* answers to it that are still to come */
+	char *removing;     /* owned: the device whose end is waited for; NULL: none */
+	char *adding;       /* owned: what is taken back when it fails; NULL: nothing */
+	uint32_t slot;      /* of either */
 };
 
 #define QEMU_CPUS_AT_ONCE 8 /* commands that QMP's queue takes */
@@ -254,16 +258,69 @@ static void qemu_on_shutdown(struct vmm *v, struct json_object *data)
 		vmm_emit(v, VMM_EVENT_SHUTDOWN, reason);
 }
 
+/*
+ * A disk is three things: a set with the descriptor, a block node, a device on a root port. The set is named by
+ * its slot, the others by the id. They are made in this order and taken back in the reverse one.
+ */
+#define QEMU_SET(slot) (100 + (slot))
+
+static int qemu_ask_more(struct vmm_qemu *q, char *command, int fd)
+{
+	int r = qmp_ask_consume(q->qmp, command, fd);
+
+	q->n_results += r == 0;
+	return r;
+}
+
+static int qemu_drop_disk(struct vmm_qemu *q, const char *id, uint32_t slot)
+{
+	int r;
+
+	r = qemu_ask_more(q,
+		str_printf(
+			"{\"execute\":\"blockdev-del\",\"arguments\":{\"node-name\":\"%s\"}}", id),
+		-EBADF);
+	return r < 0 ? r
+		     : qemu_ask_more(q,
+			       str_printf("{\"execute\":\"remove-fd\",\"arguments\":"
+					  "{\"fdset-id\":%u}}",
+				       QEMU_SET(slot)),
+			       -EBADF);
+}
+
+/* The guest gave it up: what is behind it goes, and then it is over. */
+static void qemu_on_deleted(struct vmm *v, const char *id)
+{
+	struct vmm_qemu *q = v->impl;
+	CLEANUP_FREE char *removing = NULL;
+
+	if (!str_eq(q->removing, id))
+		return;
+	removing = TAKE_PTR(q->removing);
+	if (qemu_drop_disk(q, removing, q->slot) < 0)
+		vmm_op_end(v, -EIO, "its block device stays");
+}
+
 static void qemu_on_event(struct vmm *v, const char *name, struct json_object *data)
 {
 	if (str_eq(name, "SHUTDOWN"))
 		qemu_on_shutdown(v, data);
 	else if (str_eq(name, "RESET"))
 		vmm_emit(v, VMM_EVENT_RESET, qemu_text(data, "reason"));
+	else if (str_eq(name, "DEVICE_DELETED"))
+		qemu_on_deleted(v, qemu_text(data, "device"));
 	else if (str_eq(name, "POWERDOWN"))
 		vmm_emit(v, VMM_EVENT_POWERDOWN, NULL);
 	else if (str_eq(name, "GUEST_PANICKED"))
 		vmm_emit(v, VMM_EVENT_PANICKED, qemu_text(data, "action"));
+}
+
+/* What a failed addition made is taken back before it is told. True: that is under way. */
+static bool qemu_take_back(struct vmm_qemu *q)
+{
+	CLEANUP_FREE char *adding = TAKE_PTR(q->adding);
+
+	return adding && q->error && qemu_drop_disk(q, adding, q->slot) == 0;
 }
 
 /* Answers come in order; the operation has ended when all have come, with the first error. */
@@ -274,8 +331,12 @@ static void qemu_on_result(struct vmm *v, const char *error)
 
 	if (error && !q->error)
 		q->error = strdup(error);
-	if (--q->n_results > 0)
+	if (--q->n_results > 0 || qemu_take_back(q))
 		return;
+	/* device_del was accepted: its event is the end */
+	if (q->removing && !q->error)
+		return;
+	free(TAKE_PTR(q->removing));
 	first = TAKE_PTR(q->error);
 	vmm_op_end(v, first ? -EIO : 0, first);
 }
@@ -372,6 +433,59 @@ static int qemu_ask(struct vmm *v, char *command)
 	return r;
 }
 
+static int qemu_add_disk(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_qemu *q = v->impl;
+	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
+
+	if (fd < 0 || str_set(&q->adding, op->id) < 0) {
+		fd_close(fd);
+		return -ENOMEM;
+	}
+	q->slot = op->slot;
+	r = qemu_ask_more(q,
+		str_printf("{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%u}}",
+			QEMU_SET(op->slot)),
+		fd);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			str_printf("{\"execute\":\"blockdev-add\",\"arguments\":{\"driver\":"
+				   "\"raw\",\"node-name\":\"%s\",\"discard\":\"unmap\","
+				   "\"detect-zeroes\":\"unmap\",\"file\":{\"driver\":\"file\","
+				   "\"filename\":\"/dev/fdset/%u\",\"locking\":\"off\","
+				   "\"discard\":\"unmap\"}}}",
+				op->id, QEMU_SET(op->slot)),
+			-EBADF);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
+				   "\"virtio-blk-pci\",\"id\":\"%s\",\"drive\":\"%s\","
+				   "\"serial\":\"%s\",\"bus\":\"port%u\"}}",
+				op->id, op->id, op->serial, op->slot),
+			-EBADF);
+	return r;
+}
+
+static int qemu_remove(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_qemu *q = v->impl;
+
+	if (str_set(&q->removing, op->id) < 0)
+		return -ENOMEM;
+	q->slot = op->slot;
+	return qemu_ask_more(q,
+		str_printf("{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}", op->id),
+		-EBADF);
+}
+
+/* A device that the guest gives up later is dropped then, as the next removal of it finds out. */
+static void qemu_forget(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+
+	free(TAKE_PTR(q->removing));
+}
+
 static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 {
 	switch (op->kind) {
@@ -385,6 +499,8 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 					      "\"requested-size\",\"value\":%llu}}",
 					   (unsigned long long)(op->bytes - op->boot_bytes)));
 	case VMM_OP_CPUS: return qemu_add_cpus(v, op);
+	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
+	case VMM_OP_REMOVE: return qemu_remove(v, op);
 	case VMM_OPS: break;
 	}
 	return -EOPNOTSUPP;
@@ -411,13 +527,16 @@ static void qemu_detach(struct vmm *v)
 		return;
 	qmp_destroy(q->qmp);
 	free(q->error);
+	free(q->removing);
+	free(q->adding);
 	free(q);
 }
 
 const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
-		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS,
+		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
+		VMM_CAP_DISKS | VMM_CAP_SLOTS,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,
@@ -425,6 +544,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.power_button = qemu_power_button,
 	.quit = qemu_quit,
 	.operate = qemu_operate,
+	.forget = qemu_forget,
 	.save = qemu_save,
 	.restore_consume = qemu_restore_consume,
 	.detach = qemu_detach,

@@ -27,6 +27,8 @@ static const struct {
 	{ "pause and resume", "yes", "no", VMM_CAP_PAUSE },
 	{ "memory changed while it runs (virtio-mem)", "yes", "no", VMM_CAP_MEMORY },
 	{ "CPUs added while it runs", "yes", "no", VMM_CAP_CPUS },
+	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
+	{ "they need `--hotplug-slots`", "yes", "no", VMM_CAP_SLOTS },
 };
 
 void vmm_table_print(void)

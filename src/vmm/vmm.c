@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <systemd/sd-event.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "fd.h"
@@ -131,6 +133,34 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
 	return 0;
 }
 
+void vmm_op_end(struct vmm *v, int error, const char *reason)
+{
+	vmm_op_done done = v->op_done;
+
+	v->op_timer = sd_event_source_disable_unref(v->op_timer);
+	v->op_done = NULL;
+	if (done)
+		done(v, error, reason, v->op_userdata);
+}
+
+static int op_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct vmm *v = userdata;
+
+	if (v->backend->forget)
+		v->backend->forget(v);
+	vmm_op_end(v, -ETIMEDOUT, "it was not done within 20 s");
+	return 0;
+}
+
+static int op_begin(struct vmm *v, const struct vmm_op *op)
+{
+	int r = sd_event_add_time_relative(
+		v->event, &v->op_timer, CLOCK_MONOTONIC, VMM_OP_USEC, 0, op_on_timer, v);
+
+	return r < 0 ? r : v->backend->operate(v, op);
+}
+
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata)
 {
 	static const unsigned caps[] = {
@@ -138,6 +168,8 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		[VMM_OP_RESUME] = VMM_CAP_PAUSE,
 		[VMM_OP_MEMORY] = VMM_CAP_MEMORY,
 		[VMM_OP_CPUS] = VMM_CAP_CPUS,
+		[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
+		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
 	};
 	int r;
 
@@ -148,9 +180,11 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		return -EBUSY;
 	v->op_done = done;
 	v->op_userdata = userdata;
-	r = v->backend->operate(v, op);
-	if (r < 0)
+	r = op_begin(v, op);
+	if (r < 0) {
+		v->op_timer = sd_event_source_disable_unref(v->op_timer);
 		v->op_done = NULL;
+	}
 	return r;
 }
 
@@ -195,6 +229,7 @@ void vmm_destroy(struct vmm *v)
 {
 	if (!v)
 		return;
+	sd_event_source_disable_unref(v->op_timer);
 	v->backend->detach(v);
 	free(v);
 }

@@ -88,6 +88,8 @@ enum vmm_caps {
 		1 << 9, /* ends by itself when the guest resets and reboot_ends was said */
 	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
 	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
+	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
+	VMM_CAP_SLOTS = 1 << 14,    /* devices are added to slots that were made at the start */
 	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
 };
 
@@ -141,24 +143,39 @@ int vmm_quit(struct vmm *v);
 enum vmm_op_kind {
 	VMM_OP_PAUSE,
 	VMM_OP_RESUME,
-	VMM_OP_MEMORY, /* the guest shall have BYTES; how far it follows is its own matter */
-	VMM_OP_CPUS,   /* and CPUS */
+	VMM_OP_MEMORY,   /* the guest shall have BYTES; how far it follows is its own matter */
+	VMM_OP_CPUS,     /* and CPUS */
+	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
+	VMM_OP_REMOVE,   /* ID; done when the guest has given it up and the VMM says so */
 	VMM_OPS,
 };
 
+#define VMM_SERIAL_MAX 20 /* bytes (virtio spec, block device) */
+
 struct vmm_op {
 	enum vmm_op_kind kind;
-	const char *accel; /* borrowed, of the VM, as are BOOT_… */
-	uint64_t bytes, boot_bytes;
-	uint32_t cpus, boot_cpus, now_cpus;
+	uint64_t bytes;
+	uint32_t cpus;
+	const char *id; /* borrowed, as all are: ours, of [A-Za-z0-9_.-], beginning with a letter */
+	const char *serial; /* 1 … VMM_SERIAL_MAX bytes of the same */
+	const char *path;   /* borrowed: of the disk, for who cannot be given FD */
+	int fd;             /* borrowed: the same, open for writing */
+	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
+	/* what the VM has, and had from the start */
+	const char *accel; /* borrowed */
+	uint64_t boot_bytes;
+	uint32_t now_cpus;
 };
+
+#define VMM_OP_USEC (UINT64_C(20) * 1000000)
 
 /* ERROR 0: it is so. Else -errno; REASON (borrowed, may be NULL) is what the VMM said. Comes from the loop. */
 typedef void (*vmm_op_done)(struct vmm *vmm, int error, const char *reason, void *userdata);
 
 /*
- * One at a time. -EOPNOTSUPP: this back-end cannot, nothing was touched; -EBUSY: another one is under way;
- * -ENOTCONN: it is not asked any more. One that is under way when the VMM ends is never done.
+ * One at a time, and not longer than VMM_OP_USEC: then -ETIMEDOUT. -EOPNOTSUPP: this back-end cannot, nothing was
+ * touched; -EBUSY: another one is under way; -ENOTCONN: it is not asked any more. One that is under way when the
+ * VMM ends is never done.
  */
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata);
 

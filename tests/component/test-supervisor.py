@@ -136,6 +136,38 @@ def set_sizes(c):
     c.end(vm, "clean")
 
 
+def attach(c):
+    """Volumes come and go by name, slot and lock; what is refused holds nothing."""
+    vm = c.start("", "--hotplug-slots=2")
+    other = c.start("", "--hotplug-slots=1")
+    attached = lambda v: c.host.status(v).get("attached", [])
+    used = lambda: {v["name"]: v["in_use"] for v in json.loads(c.host.out("volume", "ls", "--json"))}
+    names = [f"a{os.getpid()}", f"b{os.getpid()}", f"c{os.getpid()}"]
+    try:
+        for n in names[:2]:
+            c.host.run("attach", vm, n + ":16M", check=0)
+        equal(attached(vm), names[:2], "attached")
+        equal([used()[n] for n in names[:2]], [True, True], "locked")
+        c.host.run("attach", vm, names[0], check=4)
+        p = c.host.run("attach", vm, names[2] + ":16M", check=6)
+        true(b"--hotplug-slots" in p.stderr, p.stderr)
+        c.host.run("attach", other, names[1], check=4)
+        c.host.run("attach", vm, names[0] + ":1G", check=4)
+        c.host.run("attach", vm, "x" * 21 + ":16M", check=2)
+        c.host.run("attach", vm, "../up", check=2)
+        c.host.run("detach", vm, names[2], check=3)
+        c.host.run("refresh", vm, check=0)
+        equal(attached(vm), names[:2], "attached after refresh")
+        c.host.run("detach", vm, names[0], check=0)
+        equal((attached(vm), used()[names[0]]), ([names[1]], False), "detached")
+        c.host.run("attach", other, names[0], check=0)
+        c.host.run("kill", "-q", vm, other, check=0)
+        c.ended(vm, "forced")
+        equal([used()[n] for n in names], [False] * 3, "let go at the end")
+    finally:
+        c.host.run("volume", "rm", *names, "x" * 21)
+
+
 def starts(c):
     vm = c.start("degraded")
     true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
@@ -757,7 +789,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

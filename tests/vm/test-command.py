@@ -200,6 +200,29 @@ def resize(host):
     equal(host.status(vm)["cpus"], 3, "status")
 
 
+def attach(host):
+    """A volume becomes a disk of a running guest, keeps what was written, and goes again."""
+    vm, volume = host.name(), f"a{os.getpid()}"
+    run = lambda *script: host.out("exec", vm, "sh", "-c", " ".join(script))
+    disk = lambda: run("for s in /sys/block/*/serial; do", f"[ $(cat $s) = {volume} ] && echo $(basename $(dirname $s));",
+                       "done; true").strip()
+    host.run("run", "-d", "--name", vm, "--hotplug-slots=1", BB, "--", "sleep", "1000", check=0)
+    try:
+        for text in ("first", "second"):
+            host.run("attach", vm, volume + ":32M", check=0)
+            wait_for(disk, "the disk does not come")
+            run(f"dd if=/dev/{disk()} bs=1M skip=8 count=1 2>/dev/null | head -c 5")
+            before = run(f"dd if=/dev/{disk()} bs=512 skip=16384 count=1 2>/dev/null | tr -d '\\0'")
+            equal(before, "" if text == "first" else "first", "what was on it")
+            run(f"echo -n {text} | dd of=/dev/{disk()} bs=512 seek=16384 conv=fsync,sync 2>/dev/null")
+            host.run("detach", vm, volume, check=0)
+            wait_for(lambda: not disk(), "the disk does not go")
+        host.run("detach", vm, volume, check=3)
+    finally:
+        host.run("kill", "-q", vm)
+        host.run("volume", "rm", volume, check=0)
+
+
 def wait_for(what, message, seconds=20):
     end = time.monotonic() + seconds
     while not what():
@@ -493,7 +516,7 @@ def layer_flip(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, resize, panic, never_ready,
+    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, resize, attach, panic, never_ready,
     flood, long_names, bad_names, dry_run, kill_supervisor, kill_vmm, kill_vsockd, kill_cli,
     stopped_processes, two_starters, parallel, vmm_faults, console, isolation, layer_flip)}
 

@@ -1,0 +1,17 @@
+/*
+ * Volumes that come and go while the VM runs: one lock, one slot and one name each. The guest sees a disk whose
+ * serial number is the volume's name.
+ */
+#pragma once
+
+struct control_call;
+struct sv;
+
+void sv_attach_init(struct sv *sv);
+
+/* Answer CALL, now or later. NAME is borrowed. */
+void sv_attach_ask(struct sv *sv, struct control_call *call, const char *name);
+void sv_detach_ask(struct sv *sv, struct control_call *call, const char *name);
+
+/* The VMM is gone. */
+void sv_attach_finish(struct sv *sv);
