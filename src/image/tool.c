@@ -23,6 +23,7 @@ static const struct {
 	const char *tool, *package;
 } tool_packages[] = {
 	{ "mkfs.erofs", "erofs-utils" },
+	{ "mkfs.ext4", "e2fsprogs" },
 	{ "fsck.erofs", "erofs-utils" },
 	{ "dump.erofs", "erofs-utils" },
 	{ "mmdebstrap", "mmdebstrap" },

@@ -254,7 +254,9 @@ static int note_fill(struct fd_note *n, int fd)
 
 	if (fstat(fd, &st) < 0)
 		return -EBADF;
-	if (S_ISSOCK(st.st_mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+	/* O_PATH: how to reach a VMM's API */
+	if (S_ISSOCK(st.st_mode) && !(fcntl(fd, F_GETFL) & O_PATH) &&
+		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return -errno;
 	*n = (struct fd_note){ fd, (uint64_t)(st.st_mode & S_IFMT) | (uint64_t)type << 32,
 		st.st_ino };
@@ -452,8 +454,10 @@ static int check_whole(const struct sv_saved *s)
 	if (f->runtime_fd < 0 || f->lock_fd < 0 || f->dir_fd < 0 || f->vm_fd < 0 ||
 		s->console.fd < 0 || s->agent.fd < 0 || s->control.fd < 0 || s->vmm.fd < 0)
 		return -EBADMSG;
-	if (s->n_children != SV_SAVED_CHILDREN || f->steps_done > s->n_steps ||
-		f->caller >= s->n_connections || !s->spec.name || !s->status.backend)
+	/* those before it had no uvms-tapd */
+	if (s->n_children < SV_SAVED_TAP || s->n_children > SV_SAVED_CHILDREN ||
+		f->steps_done > s->n_steps || f->caller >= s->n_connections || !s->spec.name ||
+		!s->status.backend)
 		return -EBADMSG;
 	for (size_t i = 0; i < s->n_slots; i++) {
 		if (s->slots[i].fd < 0 || slots >> s->slots[i].slot & 1)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "file.h"
@@ -22,6 +23,21 @@ static int a_socket(void)
 
 	assert_true(fd >= 0);
 	return open_fds[n_open++] = fd;
+}
+
+/* As one that is O_PATH: a bound one whose name is gone. */
+static int a_socket_path(void)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "test-sv-saved.socket" };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), path;
+
+	(void)unlink(sa.sun_path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
+	path = open(sa.sun_path, O_PATH | O_CLOEXEC);
+	assert_true(path >= 0);
+	(void)unlink(sa.sun_path);
+	close(fd);
+	return open_fds[n_open++] = path;
 }
 
 static int a_file(void)
@@ -62,7 +78,8 @@ static struct sv_saved *fill(void)
 	s->vsockd.keeper_fd = a_socket();
 	s->slots[s->n_slots++] = (struct sv_saved_slot){ 47, a_file() };
 	s->slots[s->n_slots++] = (struct sv_saved_slot){ 0, a_file() };
-	s->vmm.fd = a_socket();
+	s->vmm.fd = a_socket_path();
+	s->vmm.events_fd = a_file();
 	s->vmm.pending = strdup("7b22");
 	s->console.fd = a_socket();
 	s->clients[s->n_clients++].fd = a_socket();
