@@ -238,6 +238,7 @@ static void refresh_answer(struct sv *sv, enum sv_handover_result result)
 		[SV_HANDOVER_DONE] = "replaced",
 		[SV_HANDOVER_RESET] = "reset",
 		[SV_HANDOVER_STAYS] = "kept",
+		[SV_HANDOVER_NONE] = "none",
 	};
 	struct control_call *call = TAKE_PTR(sv->refresh.done);
 	struct json_object *reply = call ? json_object_new_object() : NULL;
@@ -266,7 +267,10 @@ int sv_refresh_resume(struct sv *sv, struct sv_saved *s)
 		sd_notify(0, "READY=1");
 	sv_status_save(sv);
 	snprintf(sv->refresh.from, sizeof sv->refresh.from, "%s", s->self.uvms);
-	sv_handover_begin(sv, refresh_answer);
+	if (vm_plan_find(&sv->plan, VM_STEP_VSOCKD))
+		sv_handover_begin(sv, refresh_answer);
+	else
+		refresh_answer(sv, SV_HANDOVER_NONE);
 	return 0;
 }
 
