@@ -213,7 +213,7 @@ int cli_call(const char *name, const char *method, struct json_object *parameter
 	return r;
 }
 
-int cli_launch(const char *name, bool owned, int *ret_client_fd)
+static int launch(const char *name, const char *const *argv, int *ret_client_fd)
 {
 	CLEANUP_FREE char *program = NULL;
 	CLEANUP_CLOSE int ours = -EBADF, theirs = -EBADF, pidfd = -EBADF;
@@ -228,16 +228,30 @@ int cli_launch(const char *name, bool owned, int *ret_client_fd)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be started", name);
 	ours = pair[0];
 	theirs = pair[1];
-	struct spawn spawn = { SPAWN_DEFAULTS, .path = program,
-		.argv = (const char *[]){ "uvms-supervisor", "--client-fd", "3",
-			owned ? "--owned" : name, owned ? name : NULL, NULL },
-		.fds = &theirs, .n_fds = 1, .stderr_fd = STDERR_FILENO };
+	struct spawn spawn = { SPAWN_DEFAULTS, .path = program, .argv = argv, .fds = &theirs,
+		.n_fds = 1, .stderr_fd = STDERR_FILENO };
 	r = spawn_process(&spawn, &launched, &pidfd);
 	if (r < 0)
 		return fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be started", name);
 	control_client_look_after(look_after);
 	*ret_client_fd = TAKE_FD(ours);
 	return 0;
+}
+
+int cli_launch(const char *name, bool owned, int *ret_client_fd)
+{
+	const char *const argv[] = { "uvms-supervisor", "--client-fd", "3",
+		owned ? "--owned" : name, owned ? name : NULL, NULL };
+
+	return launch(name, argv, ret_client_fd);
+}
+
+int cli_launch_from(const char *name, const char *snapshot, int *ret_client_fd)
+{
+	const char *const argv[] = { "uvms-supervisor", "--client-fd", "3", "--restore", snapshot,
+		name, NULL };
+
+	return launch(name, argv, ret_client_fd);
 }
 
 bool cli_reply_status(struct json_object *reply, struct vm_status *ret)

@@ -34,6 +34,9 @@ int cli_call(const char *name, const char *method, struct json_object *parameter
  */
 int cli_launch(const char *name, bool owned, int *ret_client_fd);
 
+/* The same, to go on from SNAPSHOT. */
+int cli_launch_from(const char *name, const char *snapshot, int *ret_client_fd);
+
 /* Waits on CLIENT_FD until NAME is ready; 0, or the exit code after a complaint. Warns of degraded. */
 int cli_wait_ready(const char *name, int client_fd);
 

@@ -26,6 +26,8 @@ const struct verb *const verbs[] = {
 	&verb_pause,
 	&verb_resume,
 	&verb_set,
+	&verb_snapshot,
+	&verb_restore,
 	&verb_attach,
 	&verb_detach,
 	&verb_refresh,

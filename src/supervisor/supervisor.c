@@ -35,6 +35,7 @@
 #include "vmm-table.h"
 
 static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF;
+static const char *arg_restore;
 static bool arg_print_plan, arg_owned;
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -57,6 +58,7 @@ static void sv_init(struct sv *sv)
 		.life_fd = -EBADF,
 		.client_fd = arg_client_fd,
 		.owned = arg_owned,
+		.restore = arg_restore,
 		.lingering = SV_HAPPENINGS,
 		.events = { .interval_usec = SV_EVENTS_WINDOW_USEC, .burst = SV_EVENTS_MAX } };
 	for (size_t i = 0; i < SV_FDS_MAX; i++)
@@ -92,6 +94,7 @@ static void sv_finish(struct sv *sv)
 	vm_dirs_finish(&sv->dirs);
 	free(sv->failure);
 	free(sv->failure_next);
+	free(sv->restore_path);
 	fd_close(sv->vm_fd);
 	fd_close(sv->dir_fd);
 	fd_close(sv->trace_fd);
@@ -215,7 +218,8 @@ static int check_resume(int memfd, const char *name)
 static int usage(void)
 {
 	fprintf(stderr,
-		"usage: uvms-supervisor [--client-fd N [--owned]] [--print-plan] NAME\n"
+		"usage: uvms-supervisor [--client-fd N [--owned]] [--restore SNAPSHOT] "
+		"[--print-plan] NAME\n"
 		"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
 		"       uvms-supervisor --print-lifecycle | --print-backends | --version\n");
 	return 2;
@@ -238,6 +242,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "client-fd", required_argument, NULL, 'c' },
 		{ "owned", no_argument, NULL, 'o' },
+		{ "restore", required_argument, NULL, 's' },
 		{ "print-plan", no_argument, NULL, 'p' },
 		{ "print-lifecycle", no_argument, NULL, 'l' },
 		{ "print-backends", no_argument, NULL, 'b' },
@@ -260,6 +265,7 @@ int main(int argc, char **argv)
 				return usage();
 			break;
 		case 'o': arg_owned = true; break;
+		case 's': arg_restore = optarg; break;
 		case 'p': arg_print_plan = true; break;
 		case 'l': sv_fsm_print(); return 0;
 		case 'b': vmm_table_print(); return 0;

@@ -23,6 +23,7 @@ static const struct {
 	[VMM_OP_CPUS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_ADD_DISK] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_REMOVE] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_SNAPSHOT] = { SV_PAUSED, SV_HAPPENINGS, "it is not paused" },
 };
 static_assert(ARRAY_SIZE(changes) == VMM_OPS, "every change has a state");
 

@@ -16,6 +16,7 @@
 #include "sv-attach.h"
 #include "sv-change.h"
 #include "sv-console.h"
+#include "sv-snapshot.h"
 #include "sv.h"
 
 static const char description[] =
@@ -41,6 +42,10 @@ static const char description[] =
 	"method Resume() -> ()\n"
 	"# One of both. Memory is what the guest shall have: how far it follows is its own matter\n"
 	"method Set(memory_bytes: ?int, cpus: ?int) -> ()\n"
+	"# The paused guest into STATE/snapshots/SNAPSHOT/vmm, an empty directory of the VM's; "
+	"look:\n"
+	"# only says whether that can be done, and is asked before the guest is paused\n"
+	"method Snapshot(snapshot: string, look: ?bool) -> ()\n"
 	"# A volume that is there becomes a disk of the guest, with its name as serial number\n"
 	"method Attach(volume: string) -> ()\n"
 	"# And goes, once the guest has given it up\n"
@@ -264,6 +269,27 @@ static void method_attach(struct control_call *call, struct json_object *p, void
 	volume_method(call, p, userdata, sv_attach_ask);
 }
 
+struct snapshot_parameters {
+	char *snapshot;
+	bool look;
+};
+
+static void method_snapshot(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct snapshot_parameters, snapshot, JSON_STR, .max = 255),
+		JSON_FIELD(struct snapshot_parameters, look, JSON_BOOL),
+	};
+	struct snapshot_parameters s = { 0 };
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &s, NULL) < 0 || !s.snapshot)
+		control_call_error(
+			call, -EINVAL, control_error_words("snapshot: a name", NULL, NULL));
+	else
+		sv_snapshot_ask(userdata, call, s.snapshot, s.look);
+	json_codec_release(fields, ARRAY_SIZE(fields), &s);
+}
+
 static void method_detach(struct control_call *call, struct json_object *p, void *userdata)
 {
 	volume_method(call, p, userdata, sv_detach_ask);
@@ -310,6 +336,7 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.Pause", false, method_pause },
 	{ "io.uvms.VM.Resume", false, method_resume },
 	{ "io.uvms.VM.Set", false, method_set },
+	{ "io.uvms.VM.Snapshot", false, method_snapshot },
 	{ "io.uvms.VM.Attach", false, method_attach },
 	{ "io.uvms.VM.Detach", false, method_detach },
 	{ 0 },

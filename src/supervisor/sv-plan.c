@@ -11,6 +11,7 @@
 #include "str.h"
 #include "sv-choose.h"
 #include "sv-net.h"
+#include "sv-snapshot.h"
 #include "sv.h"
 #include "vm-name.h"
 
@@ -266,6 +267,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.hotplug_slots = sv->spec.hotplug_slots,
 		.version = sv->vmm_version,
 		.landlock = sv_choose_landlock(sv),
+		.restore = sv->restore_path,
 		.reboot_ends = sv->spec.command || sv->spec.attached,
 	};
 	int r;
@@ -297,7 +299,9 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 	static const char *const namespace[] = { "pid", NULL };
 	int r;
 
-	r = sv_choose(sv, ret_reason, ret_next);
+	r = sv->restore ? sv_snapshot_load(sv, ret_reason) : 0;
+	if (r == 0)
+		r = sv_choose(sv, ret_reason, ret_next);
 	if (r == 0)
 		r = plan_image(sv, ret_reason, ret_next);
 	if (r == 0)

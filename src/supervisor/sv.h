@@ -195,6 +195,8 @@ struct sv {
 	int failure_errno;
 	sd_event_source *finish; /* owned */
 	uint8_t secret[AGENT_WIRE_SECRET];
+	const char *restore; /* borrowed: the snapshot to go on from; NULL: boot */
+	char *restore_path;  /* owned: what of it is the VMM's */
 };
 
 /* Something happened: look it up, do it, write the status. CAUSE (may be NULL) is kept for the end. */

@@ -7,6 +7,7 @@
  *   STATE/vms/NAME/         spec.json, last/{status.json,console,vmm.log,vsockd.log,supervisor.log}
  *   STATE/leases/KIND-N     the name that holds number N (lease)
  *   STATE/volumes/NAME/     disk (image/volume)
+ *   STATE/snapshots/NAME/   a VM as it was (cli/snapshot)
  *   STATE/events, events.1   what happened (vm-event)
  *   RUNTIME/NAME/lock       the name lock; RUNTIME/NAME/current → the incarnation's directory
  */

@@ -204,3 +204,37 @@ char *ch_config_disk(const struct vmm_op *op)
 	doc_text(&d, o, "image_type", "Raw");
 	return doc_print(&d, o);
 }
+
+static void doc_url(struct ch_doc *d, struct json_object *to, const char *key, const char *path)
+{
+	CLEANUP_FREE char *url = str_printf("file://%s", path);
+
+	doc_text(d, to, key, str_or(url, ""));
+	d->failed |= !url;
+}
+
+char *ch_config_url(const char *key, const char *path)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct ch_doc d = { .failed = !o };
+
+	doc_url(&d, o, key, path);
+	return doc_print(&d, o);
+}
+
+char *ch_config_restore(const char *path, const char *net_id)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct json_object *nets = net_id ? json_object_new_array() : NULL;
+	struct json_object *net = net_id ? json_object_new_object() : NULL;
+	struct ch_doc d = { .failed = !o };
+
+	doc_url(&d, o, "source_url", path);
+	if (net_id) {
+		doc_text(&d, net, "id", net_id);
+		doc_number(&d, net, "num_fds", 1);
+		doc_push(&d, nets, net);
+		doc_add(&d, o, "net_fds", nets);
+	}
+	return doc_print(&d, o);
+}

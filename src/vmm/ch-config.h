@@ -13,3 +13,9 @@ char *ch_config_net(const struct vmm_config *c);
 
 /* A disk that is added while the VM runs: it opens its path itself. */
 char *ch_config_disk(const struct vmm_op *op);
+
+/* {KEY: "file://PATH"}. */
+char *ch_config_url(const char *key, const char *path);
+
+/* What vm.restore is told: the snapshot, and whose descriptor comes beside it (NULL: nobody's). */
+char *ch_config_restore(const char *path, const char *net_id);

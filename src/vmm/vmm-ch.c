@@ -46,6 +46,8 @@ static const struct {
 	{ "PUT", "vm.resize", 10 * SEC },
 	{ "PUT", "vm.add-disk", 10 * SEC },
 	{ "PUT", "vm.remove-device", 10 * SEC },
+	{ "PUT", "vm.snapshot", VMM_SNAPSHOT_USEC },
+	{ "PUT", "vm.restore", VMM_SNAPSHOT_USEC },
 	{ "PUT", "vmm.shutdown", 3 * SEC },
 };
 
@@ -111,6 +113,7 @@ static const char *const ch_operations[] = {
 	[VMM_OP_CPUS] = "vm.resize",
 	[VMM_OP_ADD_DISK] = "vm.add-disk",
 	[VMM_OP_REMOVE] = "vm.remove-device",
+	[VMM_OP_SNAPSHOT] = "vm.snapshot",
 };
 static_assert(ARRAY_SIZE(ch_operations) == VMM_OPS, "every operation has a call");
 
@@ -136,14 +139,14 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 		/* a removal is done when the event says so */
 		if (str_eq(call->name, "vm.remove-device"))
 			break;
-		if (ch_is_operation(call->name))
+		if (ch->n_starting == 0 && ch_is_operation(call->name))
 			vmm_op_end(v, 0, NULL);
 		else
 			ch_on_done(v, call->name, text);
 		break;
 	case CH_API_REFUSED:
 		/* what else is refused shows by what does not happen: each has a deadline above */
-		if (ch_is_operation(call->name))
+		if (ch->n_starting == 0 && ch_is_operation(call->name))
 			vmm_op_end(v, -EIO, text);
 		else if (ch->n_starting > 0)
 			ch_end(v, VMM_EVENT_FAULT, call->name, text);
@@ -251,6 +254,11 @@ static int ch_open(struct vmm *v, const struct vmm_channels *c)
 	return r;
 }
 
+static bool ch_takes_tap(const char *name)
+{
+	return str_eq(name, "vm.add-net") || str_eq(name, "vm.restore");
+}
+
 /* CALL is "METHOD NAME BODY"; the method goes by the name. The copy lives as long as the queue may need it. */
 static int ch_queue_text(struct vmm_ch *ch, const char *call)
 {
@@ -267,7 +275,7 @@ static int ch_queue_text(struct vmm_ch *ch, const char *call)
 	body = strchr(name, ' ');
 	if (body)
 		*body++ = 0;
-	r = ch_queue(ch, name, body, str_eq(name, "vm.add-net") ? ch->net_fd : -EBADF);
+	r = ch_queue(ch, name, body, ch_takes_tap(name) ? ch->net_fd : -EBADF);
 	if (r == 0)
 		ch->n_starting++;
 	return r;
@@ -309,6 +317,7 @@ static int ch_op_body(const struct vmm_op *op, char **ret)
 	case VMM_OP_CPUS: *ret = str_printf("{\"desired_vcpus\":%u}", op->cpus); break;
 	case VMM_OP_ADD_DISK: *ret = ch_config_disk(op); break;
 	case VMM_OP_REMOVE: *ret = str_printf("{\"id\":\"%s\"}", op->id); break;
+	case VMM_OP_SNAPSHOT: *ret = ch_config_url("destination_url", op->path); break;
 	default: return 0;
 	}
 	return *ret ? 0 : -ENOMEM;
@@ -416,19 +425,31 @@ static int ch_arguments(const struct vmm_config *c, char ***v)
 	return r < 0 ? -ENOMEM : 0;
 }
 
+/* A network's TAP goes beside the call that brings the guest back. */
+static char *ch_restore(const struct vmm_config *c)
+{
+	return ch_config_restore(c->restore, c->net_mac ? "net0" : NULL);
+}
+
+static int ch_push_call(char ***calls, const char *call, char *body_consume)
+{
+	CLEANUP_FREE char *body = body_consume;
+
+	return body ? strv_pushf(calls, "%s %s", call, body) : -ENOMEM;
+}
+
 static int ch_calls_for(const struct vmm_config *c, char ***calls)
 {
-	CLEANUP_FREE char *vm = ch_config_vm(c), *net = c->net_mac ? ch_config_net(c) : NULL;
-	int r = 0;
+	int r = strv_push(calls, "GET vmm.ping");
 
-	if (!vm || (c->net_mac && !net))
-		return -ENOMEM;
-	r |= strv_push(calls, "GET vmm.ping");
-	r |= strv_pushf(calls, "PUT vm.create %s", vm);
-	if (net)
-		r |= strv_pushf(calls, "PUT vm.add-net %s", net);
-	r |= strv_push(calls, "PUT vm.boot");
-	return r < 0 ? -ENOMEM : 0;
+	if (c->restore) {
+		r = r ? r : ch_push_call(calls, "PUT vm.restore", ch_restore(c));
+		return r ? r : strv_push(calls, "PUT vm.resume");
+	}
+	r = r ? r : ch_push_call(calls, "PUT vm.create", ch_config_vm(c));
+	if (c->net_mac)
+		r = r ? r : ch_push_call(calls, "PUT vm.add-net", ch_config_net(c));
+	return r ? r : strv_push(calls, "PUT vm.boot");
 }
 
 static uint32_t ch_version(const char *text, char **ret_reason)
@@ -448,7 +469,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.name = "ch",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
 		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE |
-		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS,
+		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,

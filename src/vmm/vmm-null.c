@@ -166,17 +166,20 @@ static int null_on_done(sd_event_source *s, void *userdata)
 static int null_operate(struct vmm *v, const struct vmm_op *op)
 {
 	static const char *const lines[] = {
-		[VMM_OP_PAUSE] = "pause\n",
-		[VMM_OP_RESUME] = "resume\n",
-		[VMM_OP_MEMORY] = "memory\n",
-		[VMM_OP_CPUS] = "cpus\n",
-		[VMM_OP_ADD_DISK] = "add-disk\n",
-		[VMM_OP_REMOVE] = "remove\n",
+		[VMM_OP_PAUSE] = "pause",
+		[VMM_OP_RESUME] = "resume",
+		[VMM_OP_MEMORY] = "memory",
+		[VMM_OP_CPUS] = "cpus",
+		[VMM_OP_ADD_DISK] = "add-disk",
+		[VMM_OP_REMOVE] = "remove",
+		[VMM_OP_SNAPSHOT] = "snapshot",
 	};
 
 	static_assert(ARRAY_SIZE(lines) == VMM_OPS, "every operation has a line");
 	struct vmm_null *n = v->impl;
-	int r = null_say(v, lines[op->kind]);
+	CLEANUP_FREE char *line =
+		str_printf("%s %s\n", lines[op->kind], op->kind == VMM_OP_SNAPSHOT ? op->path : "");
+	int r = line ? null_say(v, line) : -ENOMEM;
 
 	if (r < 0)
 		return r;
@@ -192,7 +195,8 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
-		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SLOTS,
+		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SLOTS |
+		VMM_CAP_SNAPSHOT,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

@@ -501,6 +501,7 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 	case VMM_OP_CPUS: return qemu_add_cpus(v, op);
 	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
 	case VMM_OP_REMOVE: return qemu_remove(v, op);
+	case VMM_OP_SNAPSHOT:
 	case VMM_OPS: break;
 	}
 	return -EOPNOTSUPP;

@@ -29,6 +29,7 @@ static const struct {
 	{ "CPUs added while it runs", "yes", "no", VMM_CAP_CPUS },
 	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
 	{ "they need `--hotplug-slots`", "yes", "no", VMM_CAP_SLOTS },
+	{ "snapshot and restore", "yes", "not supported yet", VMM_CAP_SNAPSHOT },
 };
 
 void vmm_table_print(void)

@@ -45,7 +45,9 @@ int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **re
 {
 	CLEANUP_FREE char *reason = NULL;
 
-	if (str_eq(c->accel, "kvm") && !(b->caps & VMM_CAP_KVM))
+	if (c->restore && !(b->caps & VMM_CAP_SNAPSHOT))
+		reason = str_printf("restoring a snapshot: not supported by back-end %s", b->name);
+	else if (str_eq(c->accel, "kvm") && !(b->caps & VMM_CAP_KVM))
 		reason = str_printf("back-end %s cannot use KVM", b->name);
 	else if (c->n_disks > VMM_DISKS_MAX)
 		reason = str_printf("%zu disks: at most %d", c->n_disks, VMM_DISKS_MAX);
@@ -149,14 +151,14 @@ static int op_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 
 	if (v->backend->forget)
 		v->backend->forget(v);
-	vmm_op_end(v, -ETIMEDOUT, "it was not done within 20 s");
+	vmm_op_end(v, -ETIMEDOUT, "it was not done in time");
 	return 0;
 }
 
 static int op_begin(struct vmm *v, const struct vmm_op *op)
 {
-	int r = sd_event_add_time_relative(
-		v->event, &v->op_timer, CLOCK_MONOTONIC, VMM_OP_USEC, 0, op_on_timer, v);
+	int r = sd_event_add_time_relative(v->event, &v->op_timer, CLOCK_MONOTONIC,
+		op->kind == VMM_OP_SNAPSHOT ? VMM_SNAPSHOT_USEC : VMM_OP_USEC, 0, op_on_timer, v);
 
 	return r < 0 ? r : v->backend->operate(v, op);
 }
@@ -170,6 +172,7 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		[VMM_OP_CPUS] = VMM_CAP_CPUS,
 		[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
 		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
+		[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
 	};
 	int r;
 

@@ -55,9 +55,10 @@ struct vmm_config {
 	uint32_t cpus;
 	uint32_t cpus_max; /* the same of VMM_OP_CPUS */
 	uint32_t hotplug_slots;
-	uint32_t version; /* of the program (vmm_backend_version()); 0: of no interest */
-	bool landlock;    /* the VMM shall confine itself to its files */
-	bool reboot_ends; /* a guest's reset ends the VM instead of booting again */
+	uint32_t version;    /* of the program (vmm_backend_version()); 0: of no interest */
+	bool landlock;       /* the VMM shall confine itself to its files */
+	const char *restore; /* the directory of a snapshot to go on from; NULL: boot */
+	bool reboot_ends;    /* a guest's reset ends the VM instead of booting again */
 };
 
 enum vmm_event {
@@ -89,6 +90,7 @@ enum vmm_caps {
 	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
 	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
 	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
+	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_SLOTS = 1 << 14,    /* devices are added to slots that were made at the start */
 	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
 };
@@ -147,6 +149,7 @@ enum vmm_op_kind {
 	VMM_OP_CPUS,     /* and CPUS */
 	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
 	VMM_OP_REMOVE,   /* ID; done when the guest has given it up and the VMM says so */
+	VMM_OP_SNAPSHOT, /* the paused guest into the empty directory PATH, which the VMM may write */
 	VMM_OPS,
 };
 
@@ -167,13 +170,14 @@ struct vmm_op {
 	uint32_t now_cpus;
 };
 
-#define VMM_OP_USEC (UINT64_C(20) * 1000000)
+#define VMM_OP_USEC       (UINT64_C(20) * 1000000)
+#define VMM_SNAPSHOT_USEC (UINT64_C(600) * 1000000)
 
 /* ERROR 0: it is so. Else -errno; REASON (borrowed, may be NULL) is what the VMM said. Comes from the loop. */
 typedef void (*vmm_op_done)(struct vmm *vmm, int error, const char *reason, void *userdata);
 
 /*
- * One at a time, and not longer than VMM_OP_USEC: then -ETIMEDOUT. -EOPNOTSUPP: this back-end cannot, nothing was
+ * One at a time, and not longer than VMM_OP_USEC (a snapshot: VMM_SNAPSHOT_USEC): then -ETIMEDOUT. -EOPNOTSUPP: this back-end cannot, nothing was
  * touched; -EBUSY: another one is under way; -ENOTCONN: it is not asked any more. One that is under way when the
  * VMM ends is never done.
  */

@@ -168,6 +168,74 @@ def attach(c):
         c.host.run("volume", "rm", *names, "x" * 21)
 
 
+def snapshot(c):
+    """What was kept is restored as often as one likes, and never when something differs from then."""
+    snapshots = c.host.state / "snapshots"
+    name = lambda tag: f"{tag}{os.getpid()}"
+    vm = c.start()
+    try:
+        c.host.run("snapshot", vm, name("a"), check=0)
+        equal(c.host.status(vm)["state"], "running", "it goes on")
+        kept = snapshots / name("a")
+        equal(sorted(p.name for p in kept.iterdir()), ["manifest.json", "secret", "spec.json", "vmm"], "kept")
+        equal((kept / "secret").stat().st_mode & 0o777, 0o600, "the secret's mode")
+        c.host.run("snapshot", vm, name("a"), check=4)
+        c.host.run("snapshot", vm, "../a", check=2)
+        c.host.run("restore", name("a"), check=4)
+        c.host.run("snapshot", "--stop", vm, name("b"), check=0)
+        c.ended(vm, "forced")
+        for _ in range(2):
+            c.host.run("restore", name("a"), check=0)
+            equal(c.host.status(vm)["state"], "running", "restored")
+            true("\nvmm " in (c.host.runtime / vm / "current/trace").read_text(), "trace")
+            c.end(vm, "clean")
+
+        def refused(what, *words):
+            p = c.host.run("restore", name("a"), check=1)
+            true(all(w in p.stderr.decode() for w in words), f"{what}: {p.stderr}")
+            equal(c.host.status(vm)["state"], "stopped", what)
+
+        def changed(path, old, new, *words):
+            text = path.read_text()
+            true(old in text, f"{old} in {path}")
+            path.write_text(text.replace(old, new))
+            refused(f"{old} -> {new}", *words)
+            path.write_text(text)
+
+        manifest = kept / "manifest.json"
+        whole = json.loads(manifest.read_text())
+        changed(kept / "vmm/memory", "mind", "mint", "memory")
+        changed(manifest, whole["kernel"], "sha256:" + "0" * 64, "kernel")
+        changed(manifest, whole["modules"], "sha256:" + "0" * 64, "modules")
+        changed(manifest, whole["layers"][0], "sha256:" + "0" * 64, "layer 0")
+        changed(manifest, whole["vmm"], "another", "VMM", "another")
+        changed(manifest, whole["cpu"].split(";")[0], "Z80", "CPU", "Z80")
+        changed(manifest, whole["cpu"], whole["cpu"] + " flagless", "flagless")
+        changed(manifest, '"version":1', '"version":2', "format 2")
+        changed(manifest, vm, "other", "different VMs")
+        changed(manifest, "{", "[", "")
+        changed(kept / "spec.json", vm, "other", "different VMs")
+        (kept / "vmm/more").write_text("x")
+        refused("one file more", "more")
+        (kept / "vmm/more").unlink()
+        (kept / "vmm/link").symlink_to("/etc/passwd")
+        refused("a link")
+        (kept / "vmm/link").unlink()
+        secret = (kept / "secret").read_text()
+        (kept / "secret").write_text("short")
+        p = c.host.run("restore", name("a"))
+        true(p.returncode != 0 and b"snapshot" in p.stderr, p.stderr)
+        (kept / "secret").write_text(secret)
+        c.host.run("restore", name("a"), check=0)
+        c.end(vm, "clean")
+        manifest.unlink()
+        c.host.run("restore", name("a"), check=3)
+        c.host.run("restore", "nothing", check=3)
+    finally:
+        shutil.rmtree(snapshots / name("a"), ignore_errors=True)
+        shutil.rmtree(snapshots / name("b"), ignore_errors=True)
+
+
 def starts(c):
     vm = c.start("degraded")
     true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
@@ -789,7 +857,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

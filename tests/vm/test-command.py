@@ -166,6 +166,7 @@ def pause(host):
     true(ticks() - before <= 10, "a paused VMM uses CPU")
     equal(p.stdout.readline(), b"", "a paused guest says something")
     equal(host.run("exec", vm, "true").returncode, 125, "exec")
+    equal(host.run("snapshot", vm, "x").returncode, 6 if host.status(vm)["backend"] == "qemu" else 4, "snapshot")
     host.run("resume", vm, check=0)
     equal(host.status(vm)["state"], "running", "state")
     os.set_blocking(p.stdout.fileno(), True)

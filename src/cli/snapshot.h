@@ -1,0 +1,46 @@
+/*
+ * Snapshots on disk: STATE/snapshots/NAME/
+ *
+ *	manifest.json	written last, so one without it is none
+ *	spec.json	of the VM, image and kernel named by digest
+ *	secret		see sv-snapshot.h
+ *	vmm/		what the VMM wrote
+ *
+ * A guest goes on only where everything is as it was: the same files, VMM, CPU, kernel and layers. Whatever
+ * differs is named, and nothing is started.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct vm_spec;
+
+#define SNAPSHOT_FILES_MAX 16
+
+struct snapshot {
+	uint32_t version;
+	char *vm;     /* owned, all */
+	char *uvms;   /* the version that made it */
+	char *vmm;    /* what its --version says */
+	char *cpu;    /* model and flags of /proc/cpuinfo */
+	char *kernel; /* digests, as the store has them */
+	char *modules;
+	char **layers;
+	char **files; /* "DIGEST SIZE NAME" of each below vmm/ */
+	uint64_t created_usec;
+};
+
+/* STATE/snapshots/NAME. Descriptor; -EINVAL: no name for one, -ENOENT. */
+int snapshot_open(const char *name);
+
+/* Of DIR_FD, with which SPEC was made whole: reads all of its files. 0, or -errno with *RET_REASON (heap). */
+int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason);
+
+/* 0 and all of it; -ENOENT: there is no manifest; -EBADMSG. */
+int snapshot_read(int dir_fd, struct snapshot *ret);
+
+/* 0, or -ESTALE with what differs, -EBADMSG with what was tampered with (heap). */
+int snapshot_check(
+	int dir_fd, const struct snapshot *s, const struct vm_spec *spec, char **ret_reason);
+
+void snapshot_finish(struct snapshot *s);

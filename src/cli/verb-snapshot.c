@@ -1,0 +1,248 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "cli-store.h"
+#include "cli.h"
+#include "control-error.h"
+#include "fail.h"
+#include "fd.h"
+#include "file.h"
+#include "snapshot.h"
+#include "store.h"
+#include "str.h"
+#include "verb-list.h"
+#include "vm-spec.h"
+#include "vm-status.h"
+
+static bool arg_stop;
+
+static const struct option_def options[] = {
+	{ "stop", 0, NULL, OPTION_FLAG, &arg_stop, "end the VM instead of letting it go on" },
+	{ 0 },
+};
+
+/* making one */
+
+/* The directory under a hidden name, with what belongs to the VM in it. Descriptor or -errno. */
+static int make_hidden(int all, const char *hidden, uid_t uid)
+{
+	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF;
+
+	(void)file_remove_tree_at(all, hidden);
+	dir = file_mkdir_at(all, hidden, 0711);
+	if (dir < 0)
+		return dir;
+	vmm = file_mkdir_at(dir, "vmm", 0700);
+	if (vmm < 0)
+		return vmm;
+	if (geteuid() == 0 && fchown(vmm, uid, uid) < 0)
+		return -errno;
+	return TAKE_FD(dir);
+}
+
+/* Image by digest, back-end and accelerator as they are: what the words mean later is another matter. */
+static int pin(const struct vm_status *status, struct vm_spec *spec)
+{
+	struct store_image image = { 0 };
+	CLEANUP_FREE char *reason = NULL;
+	int r = store_find_image(cli_store(), spec->image, &image, &reason);
+
+	if (r == 0)
+		r = str_set(&spec->image, image.digest);
+	if (r == 0)
+		r = str_set(&spec->backend, status->backend);
+	if (r == 0)
+		r = str_set(&spec->accel, status->accel);
+	store_image_finish(&image);
+	return r;
+}
+
+static int read_spec(const char *name, struct vm_spec *ret, char **ret_reason)
+{
+	CLEANUP_CLOSE int vm = vm_dirs_open_vm(cli_dirs(), name, false);
+
+	return vm < 0 ? vm : vm_spec_read(vm, ret, ret_reason);
+}
+
+static int ask_snapshot(const char *vm, const char *hidden, bool look)
+{
+	struct json_object *p = json_object_new_object();
+
+	json_object_object_add(p, "look", json_object_new_boolean(look));
+	json_object_object_add(p, "snapshot", json_object_new_string(hidden));
+	return cli_call(vm, "io.uvms.VM.Snapshot", p, NULL, NULL);
+}
+
+/* The guest stands still for the time of the copy alone. */
+static int take(const char *vm, const char *hidden)
+{
+	int r = ask_snapshot(vm, hidden, true), resumed;
+
+	if (r == 0)
+		r = cli_call(vm, "io.uvms.VM.Pause", NULL, NULL, NULL);
+	if (r)
+		return r;
+	r = ask_snapshot(vm, hidden, false);
+	if (r == 0 && arg_stop)
+		return cli_stop(vm, 0, true, true);
+	resumed = cli_call(vm, "io.uvms.VM.Resume", NULL, NULL, NULL);
+	return r ? r : resumed;
+}
+
+static int complete(
+	int all, int dir, const char *hidden, const char *name, const struct vm_spec *spec)
+{
+	CLEANUP_FREE char *reason = NULL;
+	int r = snapshot_complete(dir, spec, &reason);
+
+	if (r == 0 && renameat2(all, hidden, all, name, RENAME_NOREPLACE) < 0)
+		r = -errno;
+	if (r == 0)
+		return 0;
+	return fail(control_error_exit(r), reason ? reason : strerror(-r), NULL,
+		"the snapshot %s cannot be completed", name);
+}
+
+static int make(
+	const char *vm, const char *name, const struct vm_status *status, struct vm_spec *spec)
+{
+	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), "snapshots"), dir = -EBADF;
+	CLEANUP_FREE char *hidden = str_printf(".%s.new", name);
+	int r;
+
+	if (all < 0 || !hidden)
+		return fail(UVMS_EXIT_FAILED, strerror(all < 0 ? -all : ENOMEM), NULL,
+			"the directory of the snapshots cannot be used");
+	if (faccessat(all, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return fail(UVMS_EXIT_BUSY, NULL, "take another name",
+			"there is already a snapshot %s", name);
+	dir = make_hidden(all, hidden, status->uid);
+	if (dir < 0)
+		return fail(UVMS_EXIT_FAILED, strerror(-dir), NULL, "%s cannot be made", name);
+	r = pin(status, spec);
+	r = r < 0 ? fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "its image is not there any more")
+		  : take(vm, hidden);
+	if (r == 0)
+		r = complete(all, dir, hidden, name, spec);
+	if (r)
+		(void)file_remove_tree_at(all, hidden);
+	else
+		puts(name);
+	return r;
+}
+
+static int run_snapshot(int argc, char **argv)
+{
+	CLEANUP_FREE char *reason = NULL;
+	struct vm_status status = { 0 };
+	struct vm_spec spec = { 0 };
+	int r = cli_check_name(argv[0]);
+
+	if (r)
+		return r;
+	if (!str_is_name(argv[1], strlen(argv[1]), 80))
+		return fail(UVMS_EXIT_USAGE, NULL, NULL,
+			"\"%s\" cannot be a snapshot's name: 1 to 80 of A-Z a-z 0-9 _ . -",
+			argv[1]);
+	r = vm_status_look(cli_dirs(), argv[0], &status);
+	if (r < 0 || !vm_status_is_alive(&status))
+		r = cli_not_running(argv[0]);
+	else if (read_spec(argv[0], &spec, &reason) < 0)
+		r = fail(UVMS_EXIT_FAILED, reason, NULL, "the specification of %s cannot be read",
+			argv[0]);
+	else
+		r = make(argv[0], argv[1], &status, &spec);
+	vm_spec_finish(&spec);
+	vm_status_finish(&status);
+	return r;
+}
+
+/* going on from one */
+
+static int look(int dir, const char *name, struct vm_spec *spec)
+{
+	CLEANUP(snapshot_finish) struct snapshot s = { 0 };
+	CLEANUP_FREE char *reason = NULL;
+	int r = snapshot_read(dir, &s);
+
+	if (r == 0)
+		r = vm_spec_read(dir, spec, &reason);
+	if (r == 0)
+		r = snapshot_check(dir, &s, spec, &reason);
+	if (r == 0)
+		return 0;
+	return fail(r == -ESTALE || r == -EBADMSG ? UVMS_EXIT_FAILED : control_error_exit(r),
+		reason ? reason : strerror(-r), NULL, "the snapshot %s is not restored", name);
+}
+
+/* The VM is as it was then, also where its specification has changed since. */
+static int know_vm(const struct vm_spec *spec)
+{
+	CLEANUP_CLOSE int vm = vm_dirs_open_vm(cli_dirs(), spec->name, true);
+	int r = vm < 0 ? vm : vm_spec_write(vm, spec);
+
+	return r < 0 ? fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "%s cannot be made", spec->name)
+		     : 0;
+}
+
+static int restore(const char *name, const struct vm_spec *spec)
+{
+	CLEANUP_CLOSE int client = -EBADF;
+	struct vm_status status = { 0 };
+	int r = vm_status_look(cli_dirs(), spec->name, &status);
+	bool alive = r == 0 && vm_status_is_alive(&status);
+
+	vm_status_finish(&status);
+	if (alive)
+		return fail(UVMS_EXIT_BUSY, NULL, "uvms stop it first", "%s runs", spec->name);
+	if (spec->credentials)
+		return fail(UVMS_EXIT_NOT_SUPPORTED, NULL, NULL,
+			"restoring a VM with credentials: not supported yet");
+	r = know_vm(spec);
+	if (r == 0)
+		r = cli_launch_from(spec->name, name, &client);
+	return r ? r : cli_wait_ready(spec->name, client);
+}
+
+static int run_restore(int argc, char **argv)
+{
+	CLEANUP_CLOSE int dir = snapshot_open(argv[0]);
+	struct vm_spec spec = { 0 };
+	int r;
+
+	if (dir < 0)
+		return fail(dir == -ENOENT ? UVMS_EXIT_NOT_FOUND : control_error_exit(dir), NULL,
+			"they are the directories below snapshots/ of the state directory",
+			"there is no snapshot %s", argv[0]);
+	r = look(dir, argv[0], &spec);
+	if (r == 0)
+		r = restore(argv[0], &spec);
+	vm_spec_finish(&spec);
+	return r;
+}
+
+const struct verb verb_snapshot = {
+	.name = "snapshot",
+	.arguments = "[--stop] NAME SNAPSHOT",
+	.summary = "keep a running VM as it is, memory included",
+	.options = options,
+	.min = 2,
+	.max = 2,
+	.run = run_snapshot,
+};
+
+const struct verb verb_restore = {
+	.name = "restore",
+	.arguments = "SNAPSHOT",
+	.summary = "go on with a VM as a snapshot kept it",
+	.min = 1,
+	.max = 1,
+	.run = run_restore,
+};
