@@ -32,21 +32,23 @@ int http_wire_request(
 	return 0;
 }
 
+#define HTTP_VERSION "HTTP/1.1 "
+
 /* Three digits and then a space or the end of the line. */
 static int http_status(const char *line, size_t len, unsigned *ret)
 {
-	static const char version[] = "HTTP/1.1 ";
-	const char *p = line + sizeof version - 1;
+	const size_t n = sizeof HTTP_VERSION - 1;
+	const char *p = line + n;
 	unsigned status = 0;
 
-	if (len < sizeof version - 1 + 3 || memcmp(line, version, sizeof version - 1) != 0)
+	if (len < n + 3 || memcmp(line, HTTP_VERSION, n) != 0)
 		return -EBADMSG;
 	for (int i = 0; i < 3; i++) {
 		if (p[i] < '0' || p[i] > '9')
 			return -EBADMSG;
 		status = status * 10 + (unsigned)(p[i] - '0');
 	}
-	if ((len > sizeof version - 1 + 3 && p[3] != ' ') || status < 100 || status > 599)
+	if ((len > n + 3 && p[3] != ' ') || status < 100 || status > 599)
 		return -EBADMSG;
 	*ret = status;
 	return 0;
@@ -115,6 +117,11 @@ static ssize_t http_head(const char *bytes, size_t len, struct http_head *ret)
 		size_t n = end ? (size_t)(end - line) : 0;
 		int r;
 
+		if (first &&
+			memcmp(bytes, HTTP_VERSION,
+				window < sizeof HTTP_VERSION - 1 ? window
+								 : sizeof HTTP_VERSION - 1) != 0)
+			return -EBADMSG; /* at once: what follows need not ever hold an end of line */
 		if (!end)
 			return window == HTTP_WIRE_HEAD_MAX ? -EMSGSIZE : 0;
 		at += n + 2;

@@ -63,6 +63,9 @@ static void nonsense(void **state)
 {
 	static const char *const bad[] = {
 		"\r\n\r\n",
+		"hello", /* at once: no more of it is waited for */
+		"HTTP/1.0",
+		"http/1.1 ",
 		"HTTP/1.0 200 OK\r\n\r\n",
 		"HTTP/1.1 20 \r\nContent-Length: 0\r\n\r\n",
 		"HTTP/1.1 2000\r\nContent-Length: 0\r\n\r\n",
@@ -95,6 +98,7 @@ static void limits(void **state)
 	assert_int_equal(
 		get("HTTP/1.1 200 \r\nContent-Length: 99999999999999999999\r\n\r\n", &r), -EBADMSG);
 	memset(endless, 'x', HTTP_WIRE_HEAD_MAX + 64);
+	memcpy(endless, "HTTP/1.1 200 ", 13);
 	assert_int_equal(http_wire_reply(endless, HTTP_WIRE_HEAD_MAX - 1, &r), 0);
 	assert_int_equal(http_wire_reply(endless, HTTP_WIRE_HEAD_MAX + 64, &r), -EMSGSIZE);
 	/* and of empty replies that announce another one */
