@@ -17,6 +17,7 @@
 #include "sv-children.h"
 #include "sv-vsockd.h"
 #include "sv.h"
+#include "vmm.h"
 
 enum {
 	HANDOVER_NONE,
@@ -199,6 +200,10 @@ void sv_handover_begin(struct sv *sv, sv_handover_done done)
 	int r;
 
 	sv->handover.done = done;
+	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DEVICE)) {
+		handover_end(sv, SV_HANDOVER_NONE);
+		return;
+	}
 	if (sv->vsockd.keeper_fd < 0 || sv_child_has_ended(&sv->vsockd.child)) {
 		handover_give_up(sv, "it has just ended");
 		return;

@@ -267,10 +267,7 @@ int sv_refresh_resume(struct sv *sv, struct sv_saved *s)
 		sd_notify(0, "READY=1");
 	sv_status_save(sv);
 	snprintf(sv->refresh.from, sizeof sv->refresh.from, "%s", s->self.uvms);
-	if (vm_plan_find(&sv->plan, VM_STEP_VSOCKD))
-		sv_handover_begin(sv, refresh_answer);
-	else
-		refresh_answer(sv, SV_HANDOVER_NONE);
+	sv_handover_begin(sv, refresh_answer);
 	return 0;
 }
 

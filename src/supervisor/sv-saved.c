@@ -89,6 +89,7 @@ static const struct json_field slot_fields[] = {
 static const struct json_field vmm_fields[] = {
 	F(vmm, fd, JSON_FD),
 	F(vmm, events_fd, JSON_FD),
+	F(vmm, version, JSON_U32),
 	F(vmm, pending, JSON_STR, HEX_MAX(VMM_PENDING_MAX)),
 };
 
@@ -240,6 +241,8 @@ struct fd_note {
 	uint64_t kind, inode;
 };
 
+#define NOTE_PATH 255 /* no type of a socket */
+
 static const struct json_field note_fields[] = {
 	JSON_FIELD(struct fd_note, fd, JSON_FD),
 	JSON_FIELD(struct fd_note, kind, JSON_U64),
@@ -248,15 +251,15 @@ static const struct json_field note_fields[] = {
 
 static int note_fill(struct fd_note *n, int fd)
 {
-	int type = 0;
+	int flags = fcntl(fd, F_GETFL), type = 0;
 	socklen_t len = sizeof type;
 	struct stat st;
 
-	if (fstat(fd, &st) < 0)
+	if (flags < 0 || fstat(fd, &st) < 0)
 		return -EBADF;
-	/* O_PATH: how to reach a VMM's API */
-	if (S_ISSOCK(st.st_mode) && !(fcntl(fd, F_GETFL) & O_PATH) &&
-		getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
+	if (flags & O_PATH)
+		type = NOTE_PATH; /* nothing more can be asked of it */
+	else if (S_ISSOCK(st.st_mode) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) < 0)
 		return -errno;
 	*n = (struct fd_note){ fd, (uint64_t)(st.st_mode & S_IFMT) | (uint64_t)type << 32,
 		st.st_ino };

@@ -76,6 +76,7 @@ struct sv_saved_slot {
 
 struct sv_saved_vmm {
 	int fd, events_fd;
+	uint32_t version;
 	char *pending;
 };
 

@@ -94,7 +94,7 @@ enum sv_handover_result {
 	SV_HANDOVER_DONE,  /* the next one serves, with all connections */
 	SV_HANDOVER_RESET, /* the next one serves, and they were reset */
 	SV_HANDOVER_STAYS, /* the old one serves */
-	SV_HANDOVER_NONE,  /* there is no vsockd: the VMM has a device of its own */
+	SV_HANDOVER_NONE,  /* there is none: the VMM brings its own device */
 };
 
 /* The next vsockd while the present one hands over: sv-handover. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,26 +26,24 @@ static int a_socket(void)
 	return open_fds[n_open++] = fd;
 }
 
-/* As one that is O_PATH: a bound one whose name is gone. */
-static int a_socket_path(void)
-{
-	struct sockaddr_un sa = { .sun_family = AF_UNIX, .sun_path = "test-sv-saved.socket" };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), path;
-
-	(void)unlink(sa.sun_path);
-	assert_int_equal(bind(fd, (struct sockaddr *)&sa, sizeof sa), 0);
-	path = open(sa.sun_path, O_PATH | O_CLOEXEC);
-	assert_true(path >= 0);
-	(void)unlink(sa.sun_path);
-	close(fd);
-	return open_fds[n_open++] = path;
-}
-
 static int a_file(void)
 {
 	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	assert_true(fd >= 0);
+	return open_fds[n_open++] = fd;
+}
+
+/* As the API socket of Cloud Hypervisor is kept. */
+static int a_path(void)
+{
+	char name[32];
+	int socket_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), fd;
+
+	snprintf(name, sizeof name, "/proc/self/fd/%d", socket_fd);
+	fd = open(name, O_PATH | O_CLOEXEC);
+	assert_true(fd >= 0);
+	close(socket_fd);
 	return open_fds[n_open++] = fd;
 }
 
@@ -78,8 +77,9 @@ static struct sv_saved *fill(void)
 	s->vsockd.keeper_fd = a_socket();
 	s->slots[s->n_slots++] = (struct sv_saved_slot){ 47, a_file() };
 	s->slots[s->n_slots++] = (struct sv_saved_slot){ 0, a_file() };
-	s->vmm.fd = a_socket_path();
+	s->vmm.fd = a_path();
 	s->vmm.events_fd = a_file();
+	s->vmm.version = 53;
 	s->vmm.pending = strdup("7b22");
 	s->console.fd = a_socket();
 	s->clients[s->n_clients++].fd = a_socket();
