@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ struct ch_api {
 	struct ch_call queue[CH_API_QUEUE_MAX]; /* the first one is under way when BUSY */
 	size_t n_queue;
 	bool busy;
+	bool kept; /* the connection has served a call before this one, and this one has not moved to another */
 	char *out; /* owned: the request */
 	size_t out_len, out_done;
 	char *in; /* owned: the reply */
@@ -44,6 +46,7 @@ static void api_disconnect(struct ch_api *a)
 {
 	a->io = sd_event_source_disable_unref(a->io);
 	a->fd = fd_close(a->fd);
+	a->kept = false;
 	free(TAKE_PTR(a->in));
 	a->in_len = a->in_size = 0;
 }
@@ -62,6 +65,7 @@ static void api_end(struct ch_api *a, enum ch_api_end end, const char *text, siz
 	sd_event_source_set_enabled(a->timer, SD_EVENT_OFF);
 	free(TAKE_PTR(a->out));
 	a->busy = false;
+	a->kept = true;
 	a->n_queue--;
 	memmove(a->queue, a->queue + 1, a->n_queue * sizeof *a->queue);
 	if (end >= CH_API_LOST)
@@ -150,6 +154,28 @@ static int api_make_room(struct ch_api *a)
 	return 0;
 }
 
+static int api_begin(struct ch_api *a);
+
+/*
+ * A connection that was kept may have been closed just as the next call was sent: nobody has read that, so it
+ * is made once more. Should it have been read after all, the second answer says so ("already created").
+ */
+static void api_on_end(struct ch_api *a)
+{
+	bool again = a->kept && a->in_len == 0;
+	int r = -ECONNRESET;
+
+	if (again) {
+		free(TAKE_PTR(a->out));
+		api_disconnect(a);
+		r = api_begin(a);
+	}
+	if (r < 0)
+		api_fail(a, CH_API_LOST,
+			again && r != -ECONNRESET ? strerror(-r)
+						  : "it closed the connection without an answer");
+}
+
 /* Bytes that nobody asked for, or the end, between two calls: the connection is not used again. */
 static void api_on_input(struct ch_api *a)
 {
@@ -170,7 +196,7 @@ static void api_on_input(struct ch_api *a)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		api_fail(a, CH_API_LOST, "it closed the connection without an answer");
+		api_on_end(a);
 		return;
 	}
 	a->in_len += (size_t)n;
@@ -216,7 +242,7 @@ static int api_on_io(sd_event_source *s, int fd, uint32_t revents, void *userdat
 	struct ch_api *a = userdata;
 
 	if ((revents & EPOLLOUT) && a->busy && api_send(a) < 0)
-		api_fail(a, CH_API_LOST, "it closed the connection without an answer");
+		api_on_end(a);
 	else if (revents & (EPOLLIN | EPOLLHUP | EPOLLERR))
 		api_on_input(a);
 	return 0;
@@ -228,10 +254,20 @@ static int api_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 	return 0;
 }
 
+/* The end, or bytes that nobody asked for, may wait there; the loop comes to it only after us. */
+static bool api_is_stale(const struct ch_api *a)
+{
+	struct pollfd p = { .fd = a->fd, .events = POLLIN | POLLRDHUP };
+
+	return poll(&p, 1, 0) != 0;
+}
+
 static int api_connect(struct ch_api *a)
 {
 	int r;
 
+	if (a->fd >= 0 && api_is_stale(a))
+		api_disconnect(a);
 	if (a->fd >= 0)
 		return 0;
 	a->fd = sockun_connect_fd(a->socket_fd);
@@ -328,6 +364,11 @@ int ch_api_call(struct ch_api *a, const struct ch_call *call)
 		return -EBUSY;
 	a->queue[a->n_queue++] = *call;
 	return a->busy ? 0 : api_schedule(a);
+}
+
+const char *ch_api_current(const struct ch_api *a)
+{
+	return a->n_queue > 0 ? a->queue[0].name : NULL;
 }
 
 int ch_api_socket(const struct ch_api *a)

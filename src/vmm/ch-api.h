@@ -44,6 +44,9 @@ int ch_api_create_consume(sd_event *event, int socket_fd, ch_api_handler handler
 /* Queues a call; its end comes from the loop, never from within. -EBUSY: too many wait. */
 int ch_api_call(struct ch_api *a, const struct ch_call *call);
 
+/* The name of the call that waits for its reply; NULL: none. */
+const char *ch_api_current(const struct ch_api *a);
+
 /* Borrowed; -EBUSY while a call is under way. */
 int ch_api_socket(const struct ch_api *a);
 void ch_api_destroy(struct ch_api *a);
