@@ -28,6 +28,7 @@
 #include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
+#include "sv-vmm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 #include "vm-lease.h"
@@ -85,10 +86,16 @@ static void set_deadline(struct sv *sv, uint64_t usec)
 static int on_linger(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	struct sv *sv = userdata;
+	const char *owed = vmm_owes(sv->vmm);
+	CLEANUP_FREE char *cause = NULL;
 
-	sv_happen(sv, sv->lingering,
-		sv->lingering == SV_VSOCKD_LOST ? "vsockd ended while the VMM lived"
-						: "the VMM closed its control socket and lived on");
+	if (sv->lingering != SV_VMM_FAULT) {
+		sv_happen(sv, sv->lingering, "vsockd ended while the VMM lived");
+		return 0;
+	}
+	cause = str_printf("%s%sthe VMM closed a channel of its own and lived on", str_or(owed, ""),
+		owed ? ": " : "");
+	sv_vmm_fault(sv, cause);
 	return 0;
 }
 
@@ -228,11 +235,17 @@ static void do_note_panic(struct sv *sv)
 static void do_fail(struct sv *sv, enum sv_state last)
 {
 	CLEANUP_FREE char *tail = sv_console_tail(sv->console);
+	const char *owed = vmm_owes(sv->vmm);
 
-	sv_blame(sv, "failed", "%s; the console's last lines:\n%s",
-		last == SV_STARTING ? "the VMM did not answer within 15 s"
-				    : "the guest was not ready within the start time-out",
-		str_or(tail, "(none)"));
+	if (last == SV_STARTING)
+		sv_blame(sv, "failed",
+			"%s%sthe VMM did not answer within 15 s; the console's last lines:\n%s",
+			str_or(owed, ""), owed ? ": " : "", str_or(tail, "(none)"));
+	else
+		sv_blame(sv, "failed",
+			"the guest was not ready within the start time-out; the console's last "
+			"lines:\n%s",
+			str_or(tail, "(none)"));
 	sv->failure_errno = -ETIMEDOUT;
 	(void)str_set(&sv->failure, "the VM did not become ready");
 	do_kill(sv);
@@ -247,6 +260,8 @@ static void do_crash(struct sv *sv, const char *cause)
 /* How it ended, when nothing before said so. */
 static void find_outcome(struct sv *sv, enum sv_state last, const char *cause)
 {
+	const char *owed = vmm_owes(sv->vmm);
+
 	if (sv->guest_shutdown && last <= SV_STOP_AGENT)
 		sv_blame(sv, "clean",
 			last == SV_STOP_AGENT ? "the agent stopped the guest"
@@ -258,7 +273,8 @@ static void find_outcome(struct sv *sv, enum sv_state last, const char *cause)
 	else if (last == SV_STOP_KILL)
 		sv_blame(sv, "forced", "the VMM was killed");
 	else
-		sv_blame(sv, "crashed", "%s", str_or(cause, "the VMM ended"));
+		sv_blame(sv, "crashed", "%s%s%s", str_or(cause, "the VMM ended"),
+			owed ? " and owed the answer to " : "", str_or(owed, ""));
 }
 
 /* An end before the guest was ready, which nobody asked for: the last words say more than we can. */

@@ -105,6 +105,7 @@ static int save_vmm(const struct sv *sv, struct sv_saved_vmm *s)
 		return r;
 	s->fd = v.fd;
 	s->events_fd = v.events_fd;
+	s->version = v.version;
 	return save_bytes(&s->pending, v.pending, v.pending_len);
 }
 
@@ -393,7 +394,7 @@ static int load_vsockd(struct sv *sv, const struct sv_saved *s)
 static int load_vmm(struct sv *sv, const struct sv_saved_vmm *s)
 {
 	CLEANUP_FREE void *pending = NULL;
-	struct vmm_saved v = { .fd = s->fd, .events_fd = s->events_fd };
+	struct vmm_saved v = { .fd = s->fd, .events_fd = s->events_fd, .version = s->version };
 	int r = load_bytes(s->pending, &pending, &v.pending_len);
 
 	v.pending = pending;

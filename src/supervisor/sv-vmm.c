@@ -145,6 +145,14 @@ static void vmm_on_reset(struct sv *sv, enum sv_happening otherwise)
 		sv_happen(sv, otherwise, NULL);
 }
 
+void sv_vmm_fault(struct sv *sv, const char *cause)
+{
+	if (sv->guest_shutdown)
+		sv_child_signal(&sv->vmm_child, SIGKILL);
+	else
+		sv_happen(sv, SV_VMM_FAULT, cause);
+}
+
 static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
 {
 	struct sv *sv = userdata;
@@ -158,7 +166,7 @@ static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, vo
 		sv_happen(sv, SV_GUEST_PANIC, "the guest's kernel panicked");
 		break;
 	case VMM_EVENT_CLOSED: sv_linger(sv, SV_VMM_FAULT); break;
-	case VMM_EVENT_FAULT: sv_happen(sv, SV_VMM_FAULT, detail); break;
+	case VMM_EVENT_FAULT: sv_vmm_fault(sv, detail); break;
 	}
 }
 

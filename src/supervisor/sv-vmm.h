@@ -20,5 +20,8 @@ int sv_vmm_start(struct sv *sv, const struct vm_step *step, char **ret_reason);
 int sv_vmm_boot(struct sv *sv, const struct vm_step *step, char **ret_reason);
 void sv_vmm_stop(struct sv *sv);
 
+/* It cannot be talked to any more. A guest that has powered off is no crash, whatever its VMM does after that. */
+void sv_vmm_fault(struct sv *sv, const char *cause);
+
 /* In the next image of this process. */
 int sv_vmm_resume(struct sv *sv, const struct vmm_saved *saved);

@@ -7,9 +7,11 @@
  * stream says what happens; replies and events are equally hostile, and only known words count.
  *
  * How it ended is in no single place. Exit status 0 says nothing: a power-off, a SIGTERM and a vCPU that
- * failed all end so. With --no-shutdown (v52 and later) a guest's power-off leaves the process alone, so then
- * an end that nobody asked for is a crash; before, the event "vm shutdown" has to do. A reboot stays in the
- * process, so where a reset shall end the VM the caller kills it (no VMM_CAP_REBOOT_ENDS).
+ * failed all end so, and all with the event "vm shutdown". With --no-shutdown (v52 and later) a guest's
+ * power-off leaves the process alone, and its loop serves calls again; on the way to an end it serves none. So
+ * after that event it is asked (vmm.ping): an answer makes it a power-off, and then it is told to end. Before
+ * v52 the event alone has to do. A reboot stays in the process, so where a reset shall end the VM the caller
+ * kills it (no VMM_CAP_REBOOT_ENDS).
  */
 #include <assert.h>
 #include <errno.h>
@@ -59,6 +61,10 @@ struct vmm_ch {
 	char *op_body;           /* owned: of the present operation, or the last */
 	char *removing;          /* owned: the device whose end is waited for; NULL: none */
 	size_t n_starting;       /* calls of the start that have not ended */
+	uint32_t version;        /* as vmm.ping said; 0: not known */
+	const char *owed;        /* static: the call that had no answer when it was over */
+	bool probing;            /* vmm.ping is to tell a power-off from an end */
+	bool is_blind;           /* its event stream has ended */
 	bool quitting, over;
 	size_t len;
 	char text[CH_EVENT_MAX];
@@ -92,18 +98,51 @@ static void ch_end(struct vmm *v, enum vmm_event event, const char *call, const 
 	vmm_emit(v, event, detail);
 }
 
+/* Without its events nothing would be known of the guest; most often it is just about to end. */
+static void ch_end_if_blind(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	if (ch->is_blind && !ch_api_current(ch->api))
+		ch_end(v, VMM_EVENT_CLOSED, "--event-monitor", "it closed its event stream");
+}
+
+/* The guest has powered off; the process waits for us, or (before v52) ends by itself. */
+static void ch_powered_off(struct vmm *v)
+{
+	struct vmm_ch *ch = v->impl;
+
+	ch->probing = false;
+	ch->quitting = true;
+	vmm_emit(v, VMM_EVENT_SHUTDOWN, NULL);
+	if (ch_queue(ch, "vmm.shutdown", NULL, -EBADF) < 0)
+		ch_end(v, VMM_EVENT_FAULT, "vmm.shutdown", "too many calls wait");
+}
+
 /* The start goes on by the queue; a version that is too old was found out by the plan, unless it lied. */
 static void ch_on_done(struct vmm *v, const char *name, const char *text)
 {
 	struct vmm_ch *ch = v->impl;
 	const char *version = strstr(text, "\"version\":\"");
 
-	if (str_eq(name, "vmm.ping") && (!version || ch_version_parse(version) < CH_VERSION_MIN)) {
-		ch_end(v, VMM_EVENT_FAULT, name, "its version is too old, or it is something else");
-		return;
+	if (str_eq(name, "vmm.ping") && ch->n_starting > 0) {
+		ch->version = version ? ch_version_parse(version) : 0;
+		if (ch->version < CH_VERSION_MIN) {
+			ch_end(v, VMM_EVENT_FAULT, name,
+				"its version is too old, or it is something else");
+			return;
+		}
 	}
 	if (ch->n_starting > 0 && --ch->n_starting == 0)
 		vmm_emit(v, VMM_EVENT_UP, NULL);
+	else if (str_eq(name, "vmm.shutdown")) /* a moment is left to it */
+		ch_end(v, VMM_EVENT_CLOSED, name, "it lives on");
+}
+
+/* Whatever it says, it is there. */
+static bool ch_is_probe(const struct vmm_ch *ch, const struct ch_call *call)
+{
+	return ch->probing && ch->n_starting == 0 && str_eq(call->name, "vmm.ping");
 }
 
 static const char *const ch_operations[] = {
@@ -134,6 +173,12 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 
 	if (ch->over)
 		return;
+	if (end <= CH_API_REFUSED && ch_is_probe(ch, call)) {
+		ch_powered_off(v);
+		return;
+	}
+	if (end >= CH_API_LOST && !ch->probing)
+		ch->owed = call->name;
 	switch (end) {
 	case CH_API_DONE:
 		/* a removal is done when the event says so */
@@ -145,28 +190,32 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 			ch_on_done(v, call->name, text);
 		break;
 	case CH_API_REFUSED:
-		/* what else is refused shows by what does not happen: each has a deadline above */
+		/* a power button that is refused shows by what does not happen: it has a deadline above */
 		if (ch->n_starting == 0 && ch_is_operation(call->name))
 			vmm_op_end(v, -EIO, text);
-		else if (ch->n_starting > 0)
+		else if (ch->n_starting > 0 || str_eq(call->name, "vmm.shutdown"))
 			ch_end(v, VMM_EVENT_FAULT, call->name, text);
 		break;
 	case CH_API_LOST: ch_end(v, VMM_EVENT_CLOSED, call->name, text); break;
 	case CH_API_SILENT:
 	case CH_API_BAD: ch_end(v, VMM_EVENT_FAULT, call->name, text); break;
 	}
+	ch_end_if_blind(v);
 }
 
-/* With --no-shutdown it waits for us; without, it ends by itself and the call comes too late. */
 static void ch_on_shutdown(struct vmm *v)
 {
 	struct vmm_ch *ch = v->impl;
 
-	if (ch->quitting)
+	if (ch->quitting || ch->probing)
 		return;
-	ch->quitting = true;
-	vmm_emit(v, VMM_EVENT_SHUTDOWN, NULL);
-	(void)ch_queue(ch, "vmm.shutdown", NULL, -EBADF);
+	if (ch->version != 0 && !ch_version_has(ch->version, CH_FEATURE_NO_SHUTDOWN)) {
+		ch_powered_off(v);
+		return;
+	}
+	ch->probing = true;
+	if (ch_queue(ch, "vmm.ping", NULL, -EBADF) < 0)
+		ch_end(v, VMM_EVENT_FAULT, "vmm.ping", "too many calls wait");
 }
 
 static void ch_on_removed(struct vmm *v, const char *id)
@@ -202,6 +251,8 @@ static int ch_on_stream(sd_event_source *s, int fd, uint32_t revents, void *user
 		return 0;
 	if (n <= 0) {
 		sd_event_source_set_enabled(s, SD_EVENT_OFF);
+		ch->is_blind = true;
+		ch_end_if_blind(v);
 		return 0;
 	}
 	ch->len += (size_t)n;
@@ -350,14 +401,23 @@ static int ch_operate(struct vmm *v, const struct vmm_op *op)
 	return ch_queue(ch, ch_operations[op->kind], body, -EBADF);
 }
 
+static const char *ch_owes(const struct vmm *v)
+{
+	const struct vmm_ch *ch = v->impl;
+
+	if (ch->over)
+		return ch->owed;
+	return ch->probing ? NULL : ch_api_current(ch->api);
+}
+
 static int ch_save(const struct vmm *v, struct vmm_saved *ret)
 {
 	const struct vmm_ch *ch = v->impl;
 	int fd = ch_api_socket(ch->api);
 
-	if (ch->over || ch->quitting || ch->n_starting > 0 || fd < 0)
+	if (ch->over || ch->quitting || ch->probing || ch->n_starting > 0 || fd < 0)
 		return -EBUSY;
-	*ret = (struct vmm_saved){ fd, ch->events_fd, ch->text, ch->len };
+	*ret = (struct vmm_saved){ fd, ch->events_fd, ch->text, ch->len, ch->version };
 	return 0;
 }
 
@@ -377,6 +437,7 @@ static int ch_restore_consume(struct vmm *v, const struct vmm_saved *s)
 	ch = v->impl;
 	memcpy(ch->text, s->pending, s->pending_len);
 	ch->len = s->pending_len;
+	ch->version = s->version;
 	return 0;
 }
 
@@ -481,6 +542,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.quit = ch_quit,
 	.operate = ch_operate,
 	.forget = ch_forget,
+	.owes = ch_owes,
 	.save = ch_save,
 	.restore_consume = ch_restore_consume,
 	.detach = ch_detach,

@@ -39,6 +39,9 @@ struct vmm_backend {
 	/* Nobody waits for it any more: its end, when it comes, is nobody's. May be NULL. */
 	void (*forget)(struct vmm *v);
 
+	/* VMM_CAP_API: as vmm_owes(). */
+	const char *(*owes)(const struct vmm *v);
+
 	/* What goes on in the next image of this process, borrowed; -EBUSY: not now. */
 	int (*save)(const struct vmm *v, struct vmm_saved *ret);
 	/* As attach_consume(), for a VMM that is up already. */

@@ -218,6 +218,11 @@ int vmm_restore_consume(const struct vmm_backend *b, sd_event *event, const stru
 	return 0;
 }
 
+const char *vmm_owes(const struct vmm *v)
+{
+	return v && v->backend->owes ? v->backend->owes(v) : NULL;
+}
+
 int vmm_power_button(struct vmm *v)
 {
 	return v->backend->power_button(v);

@@ -137,6 +137,9 @@ int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
 	const struct vmm_channels *channels, const char *const *calls, vmm_handler handler,
 	void *userdata, struct vmm **ret);
 
+/* The call whose answer the VMM owes us, or owed when it ended or hung up; NULL: none (borrowed). */
+const char *vmm_owes(const struct vmm *v);
+
 /* Ask; the answer is an event. Both are without effect after VMM_EVENT_FAULT (-ENOTCONN). */
 int vmm_power_button(struct vmm *v);
 int vmm_quit(struct vmm *v);
@@ -189,6 +192,7 @@ struct vmm_saved {
 	int events_fd;       /* borrowed; -EBADF: none */
 	const char *pending; /* borrowed: the beginning of a message */
 	size_t pending_len;
+	uint32_t version; /* of the program; 0: of no interest */
 };
 
 #define VMM_PENDING_MAX (64 * 1024)
