@@ -1,0 +1,569 @@
+#!/usr/bin/env python3
+"""The supervisor with Cloud Hypervisor as its VMM, played by tests/fakes/fake-ch: good manners, and every kind of bad ones.
+
+usage: test-ch.py CASE
+
+uvms takes this back-end only where KVM works, and says so by RUNTIME/.accel, its own note of this boot; here that note
+is written beforehand. For root /dev/kvm must be open to its group, too: there it is an empty file of mode 0660, in a mount
+namespace of this process.
+"""
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "vm"))
+import vmtest  # noqa: E402
+from nothingstore import make_store  # noqa: E402
+from vmtest import equal, true  # noqa: E402
+
+FAKES = HERE.parent / "fakes"
+AT_ONCE = 6	# faults that are tried side by side
+IN_NAMESPACE = "UVMS_TEST_OWN_KVM"
+
+
+def own_dev(directory):
+    """A /dev in which kvm can be made: everything else is that of the host."""
+    dev = directory / "dev"
+    dev.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", dev], check=True)
+    for path in pathlib.Path("/dev").iterdir():
+        if path.is_symlink():
+            (dev / path.name).symlink_to(os.readlink(path))
+            continue
+        (dev / path.name).mkdir() if path.is_dir() else (dev / path.name).touch()
+        subprocess.run(["mount", "--rbind", path, dev / path.name], check=True)
+    (dev / "kvm").touch()
+    subprocess.run(["mount", "--move", dev, "/dev"], check=True)
+
+
+def pretend_kvm(directory):
+    """A /dev/kvm that root's VMs may open."""
+    kvm = directory / "kvm"
+    kvm.touch()
+    kvm.chmod(0o660)
+    try:
+        if not os.path.exists("/dev/kvm"):
+            own_dev(directory)
+        subprocess.run(["mount", "--bind", kvm, "/dev/kvm"], check=True)
+    except subprocess.CalledProcessError as e:
+        raise vmtest.Skip(f"nothing can be mounted here: {e}") from e
+
+
+def open_namespace():
+    if os.getuid() == 0 and IN_NAMESPACE not in os.environ:
+        os.environ[IN_NAMESPACE] = "1"
+        os.execvp("unshare", ["unshare", "--mount", sys.executable, *sys.argv])
+
+
+def say_kvm_works(host):
+    boot_id = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    may_open = int(os.access("/dev/kvm", os.R_OK | os.W_OK))
+    (host.runtime / ".accel").write_text(f"{boot_id} {may_open} 1 50 0 pretended by a test\n")
+
+
+class Ch:
+    def __init__(self, host, fake):
+        self.host = host
+        self.fake = fake
+        self.n = 0
+        self.lock = threading.Lock()
+
+    def program(self, words):
+        """A file of its own for each version: what a file says of its version is asked once."""
+        tells = "-".join(w.replace("=", "-") for w in words.split() if w.startswith(("version=", "tells=")))
+        path = self.fake.parent / f"fake-ch-{tells}"
+        with self.lock:
+            if tells and not path.exists():
+                shutil.copy(self.fake, path)
+        return str(path if tells else self.fake)
+
+    def uvms(self, words, *args, **kw):
+        """uvms with a fake of its own kind; returns the finished process."""
+        env = dict(self.host.env, FAKE=words, UVMS_CLOUD_HYPERVISOR=kw.pop("program", None) or self.program(words))
+        kw.setdefault("stdin", subprocess.DEVNULL)
+        return subprocess.run([vmtest.UVMS, *args], env=env, capture_output=True, timeout=120, **kw)
+
+    def start(self, words="", *options, check=0, backend="ch", **kw):
+        with self.lock:
+            self.n += 1
+            vm = f"{self.host.case}{self.n}"
+        self.host.names.append(vm)
+        p = self.uvms(words, "run", "-d", f"--backend={backend}", "--name", vm, *options, "nothing", **kw)
+        if check is not None and p.returncode != check:
+            raise vmtest.Failure(f"{words!r}: run: status {p.returncode}, want {check}: {p.stderr.decode()}")
+        self.said = p.stderr.decode(errors="replace")
+        return vm
+
+    def end(self, vm, how, *options):
+        text = self.host.out("stop", *options, vm)
+        true(f"({how}:" in text, f"{vm}: {text}, want {how}")
+        equal(self.host.status(vm)["outcome"], how, vm)
+
+    def ended(self, vm, how, cause, seconds=10):
+        self.host.run("wait", f"--timeout={seconds}s", vm, check=0)
+        s = self.host.status(vm)
+        equal((s["state"], s["outcome"]), ("stopped", how), f"{vm}: {s}")
+        true(re.search(cause, s["cause"]), f"{vm}: its cause is {s['cause']!r}, want {cause!r}")
+        return s
+
+    def log(self, vm, source):
+        return self.host.run("logs", f"--source={source}", vm).stdout.decode(errors="replace")
+
+
+def until(what, value, seconds, message):
+    end = time.monotonic() + seconds
+    while what() != value:
+        if time.monotonic() > end:
+            raise vmtest.Failure(f"{message}: {what()!r}, want {value!r}")
+        time.sleep(0.01)
+
+
+def life(c):
+    vm = c.start()
+    s = c.host.status(vm)
+    equal((s["backend"], s["accel"], s["state"]), ("ch", "kvm", "running"), "status")
+    equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec")
+    equal(c.host.run("exec", vm, "sh", "-c", "exit 7").returncode, 7, "its status")
+    c.end(vm, "clean")
+
+
+
+# What a call is answered by, what becomes of the VM, and what its cause says.
+FAULTS = [
+    # it dies
+    ("start=die", "crashed", "signal 9"),
+    ("start=exit1", "crashed", "cannot do that"),
+    *[(f"{call}/{how}", "crashed", f"signal 9.*{re.escape(call)}")
+      for call in ("vmm.ping", "vm.create", "vm.boot") for how in ("die", "die-in")],
+    ("vmm.ping/die-after", "crashed", "signal 9"),
+    ("vm.create/die-after", "crashed", "signal 9"),
+    ("vm.boot/die-after", "crashed", "signal 9"),
+    ("vm.boot/sys", "crashed", "seccomp filter"),
+    ("vm.boot/exit=0", "crashed", "status 0.*vm.boot"),
+    ("vm.create/exit=1", "crashed", "status 1.*vm.create"),
+    # it refuses
+    *[(f"{call}/{status}", "crashed", f"{re.escape(call)}: Error from API: The VM could not boot: .*such.*: os error 2")
+      for call, status in (("vmm.ping", 500), ("vm.create", 400), ("vm.create", 404), ("vm.create", 409), ("vm.create", 429),
+                           ("vm.create", 500), ("vm.boot", 400), ("vm.boot", 404), ("vm.boot", 409), ("vm.boot", 429),
+                           ("vm.boot", 500), ("vm.boot", 503))],
+    ("vm.create/empty", "crashed", "vm.create: status 400"),
+    ("vm.boot/plain", "crashed", "vm.boot: Internal error: .*no chain"),
+    ("vm.boot/parser", "crashed", "vm.boot: .*Invalid request"),
+    # it answers nonsense
+    ("vm.create/huge", "crashed", "vm.create: its answer is longer"),
+    ("vm.create/body", "crashed", "vm.create: it answered more"),
+    ("vm.create/headers", "crashed", "vm.create: its answer is longer"),
+    ("vm.create/continues", "crashed", "vm.create: its answer is longer"),
+    ("vm.create/garbage", "crashed", "vm.create: its answer is not HTTP"),
+    ("vm.create/nul", "crashed", "vm.create: its answer is not HTTP"),
+    ("vm.create/half-close", "crashed", "vm.create"),
+    ("vm.create/two", "crashed", "vm.create: it answered more than"),
+    ("vm.create/short", "crashed", "vm.create: it answered more than"),
+    *[(f"vm.create/{how}", "crashed", "vm.create: its answer is not HTTP")
+      for how in ("negative", "lengths", "nolength", "chunked", "status")],
+    ("vm.create/close", "crashed", "vm.create"),
+    ("vm.boot/close-in", "crashed", "vm.boot"),
+    ("connect/reply", "crashed", "vmm.ping"),
+    ("connect/close", "crashed", "vmm.ping"),
+    ("lie=47", "crashed", "vmm.ping: its version is too old"),
+    ("lie=", "crashed", "vmm.ping: its version is too old"),
+    ("vm.create/gone", "crashed", "vm.boot"),
+    # it is silent
+    ("vmm.ping/silent", "crashed", "vmm.ping: it does not answer"),
+    ("vmm.ping/half", "crashed", "vmm.ping: it does not answer"),
+    ("vmm.ping/lf", "crashed", "vmm.ping: it does not"),
+    # its events
+    ("early-off", "clean", "powered off"),
+    ("then=long", "crashed", "--event-monitor: an event longer"),
+    ("then=nested,off", "clean", "powered off"),
+    ("then=garbage,off", "clean", "powered off"),
+    ("then=torn,off", "clean", "powered off"),
+    ("then=odd,off", "clean", "powered off"),
+    ("then=flood,wait,off", "clean", "powered off"),
+    # how it ends
+    ("then=off", "clean", "powered off"),
+    ("then=panic", "panicked", "panicked"),
+    ("then=panic,reboot", "panicked", "panicked"),
+    ("then=oops", "panicked", "panicked"),
+    ("then=exit0", "crashed", "status 0"),
+    ("then=exit1", "crashed", "status 1"),
+    ("then=term", "crashed", "status 0"),
+    ("then=vcpu", "crashed", "status 0"),
+    ("then=kill", "crashed", "signal 9"),
+    ("then=segv", "crashed", "signal 11"),
+    ("then=sys", "crashed", "signal 31.*seccomp filter"),
+    ("version=48 then=off", "clean", "powered off"),
+    ("version=48 then=exit0", "crashed", "status 0"),
+]
+
+
+def side_by_side(attempt, faults):
+    """ATTEMPT tells what is wrong by vmtest.Failure; all of them are tried before it is said."""
+    def one(fault):
+        begin = time.monotonic()
+        try:
+            attempt(*fault)
+        except (vmtest.Failure, subprocess.TimeoutExpired) as e:
+            return f"{fault}: {e}"
+        took = time.monotonic() - begin
+        return None if took < 25 else f"{fault}: took {took:.1f} s"
+
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        wrong = [w for w in pool.map(one, faults) if w]
+    true(not wrong, "\n".join([f"{len(wrong)} of {len(faults)}:", *wrong]))
+
+
+def faults(c):
+    """Each ends in a named state, in time, and nothing is left of it."""
+    def attempt(words, outcome, cause, *options):
+        c.ended(c.start(words, *options, check=None), outcome, cause)
+
+    side_by_side(attempt, FAULTS)
+
+
+def silent(c):
+    """As above: what takes as long as a deadline is."""
+    def attempt(words, outcome, cause, *options):
+        c.ended(c.start(words, *options, check=None), outcome, cause, 25)
+
+    side_by_side(attempt, [
+        ("vm.create/silent", "crashed", "vm.create: it does not answer"),
+        ("vm.create/half", "crashed", "vm.create: it does not answer"),
+        ("vm.create/long", "crashed", "vm.create: it does not answer"),
+        ("vm.boot/silent", "failed", "vm.boot: the VMM did not answer within 15 s"),
+        ("vm.boot/half noagent", "failed", "vm.boot: the VMM did not answer within 15 s"),
+        ("start=deaf", "crashed", "vmm.ping: it does not answer"),
+    ])
+
+
+# What the fake does, how it is stopped, and what that is called.
+STOPS = [
+    ("", (), "clean"),
+    ("slow acpi", ("--timeout=2s",), "acpi"),
+    ("refuse acpi", (), "acpi"),
+    ("deaf acpi", ("--timeout=2s",), "acpi"),
+    ("deaf", ("--force",), "forced"),
+    ("refuse", ("--timeout=1s",), "forced"),
+    ("refuse noterm vmm.shutdown/silent", ("--timeout=1s",), "forced"),
+    ("refuse vm.power-button/500", ("--timeout=1s",), "forced"),
+    ("refuse vm.power-button/silent", ("--timeout=1s",), "forced"),
+    ("refuse vm.power-button/garbage", ("--timeout=5s",), "forced"),
+    ("refuse vm.power-button/close", ("--timeout=5s",), "forced"),
+    *[(f"refuse vm.power-button/{how}", ("--timeout=1s",), "crashed") for how in ("die", "die-in", "die-after", "exit=0")],
+    *[(f"refuse noterm vmm.shutdown/{how}", ("--timeout=1s",), "forced")
+      for how in ("die", "die-in", "die-after", "500", "garbage", "close", "close-in", "exit=0")],
+    ("stop=die", (), "crashed"),
+    ("stop=die-after", (), "crashed"),
+    ("stop=reboot", (), "forced"),
+    # the guest has obeyed: what its VMM does after that changes nothing
+    *[(f"noterm vmm.shutdown/{how}", (), "clean") for how in ("silent", "500", "garbage", "close", "die", "exit=1", "delay=1", "204")],
+    ("then=hang", ("--timeout=1s",), "forced"),
+    ("version=48", (), "clean"),
+    ("version=52 refuse acpi", (), "acpi"),
+    ("version=54", (), "clean"),
+]
+
+
+def stops(c):
+    """The ladder, and what can go wrong on each of its rungs."""
+    def attempt(words, options, how):
+        vm = c.start(words)
+        if "then=" in words:
+            time.sleep(0.4)
+        c.end(vm, how, *options)
+
+    side_by_side(attempt, STOPS)
+
+
+def good_manners(c):
+    """What is unusual, but right."""
+    def attempt(words, *options):
+        vm = c.start(words, *options)
+        equal(c.host.out("exec", vm, "cat", input=b"x" * 100000), "x" * 100000, "exec")
+        c.end(vm, "clean")
+
+    side_by_side(attempt, [
+        ("vmm.ping/close-after vm.create/close-after vm.boot/close-after",),
+        ("vmm.ping/continue vm.create/continue vm.boot/continue",),
+        ("vmm.ping/slow vm.create/slow vm.boot/slow",),
+        ("vm.boot/delay=2",),
+        ("early-reboot",),
+        ("then=odd",),
+        ("then=garbage,torn,nested",),
+        ("then=junk",),
+        ("version=50",),
+        ("version=54",),
+    ])
+
+
+def no_program(c):
+    """Missing, too old, of no use: it is said before anything is touched."""
+    def attempt(program, words, status, *said):
+        c.start(words, check=status, program=program)
+        for text in said:
+            true(text in c.said, f"{text!r} is not in {c.said!r}")
+
+    junk = c.fake.parent / "junk"
+    junk.write_text("junk\n")
+    attempt("/nowhere", "", None, "/nowhere", "UVMS_CLOUD_HYPERVISOR")
+    attempt(str(junk), "", None, "junk")
+    junk.chmod(0o755)
+    attempt(str(junk), "", None, "cloud-hypervisor")
+    attempt(None, "tells=v47.1", None, "version 47: at least 48 is needed, 53 is best")
+    attempt(None, "tells=v0", None, "does not tell its version")
+    for tells in ("nothing", "fail", "hang"):
+        attempt(None, f"tells={tells}", None, "--version does not answer", "UVMS_CLOUD_HYPERVISOR")
+    for tells in ("v47.1", "nothing"):	# passed over, and said
+        p = c.uvms(f"tells={tells}", "run", "--dry-run", "nothing")
+        true(b"cloud-hypervisor" not in p.stdout.split(b"\nvmm", 1)[-1].split(b"\n", 1)[0], f"{p.stdout!r}")
+
+
+def reboots(c):
+    """A reboot stays in the process; where it shall end the VM, the VMM is killed."""
+    def boots(vm, n):
+        until(lambda: (c.host.status(vm)["boots"], c.host.status(vm)["state"]), (n, "running"), 10, "boots")
+
+    vm = c.start("then=reboot")
+    pid = c.host.status(vm)["vmm_pid"]
+    boots(vm, 2)
+    equal(c.host.status(vm)["vmm_pid"], pid, "the process")
+    equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    c.end(vm, "clean")
+    vm = c.start("then=storm")
+    boots(vm, 51)
+    c.end(vm, "clean")
+    c.n += 1
+    vm = f"reboots{c.n}"
+    c.host.names.append(vm)
+    c.uvms("then=reboot", "run", "-d", "--backend=ch", "--name", vm, "nothing", "--", "sleep", "100")
+    c.ended(vm, "clean", "powered off")
+
+
+def hybrid(c):
+    """The VMM's directory is believed only as far as it goes: no link, no file, nobody else's socket."""
+    for what in ("v=link", "v=file", "v=none", "then=steal"):
+        vm = c.start(what)
+        time.sleep(0.3 if "then" in what else 0)
+        p = c.host.run("exec", vm, "true")
+        true(p.returncode == 125 or p.returncode == 6, f"{what}: {p.returncode} {p.stderr!r}")
+        true(b"the agent in the guest cannot be reached" in p.stderr, f"{what}: {p.stderr!r}")
+        c.end(vm, "clean")
+    if os.getuid() != 0:
+        return
+    vm = c.start()
+    v = c.host.runtime / vm / "current/vsock/v"
+    v.unlink()
+    s = socket.socket(socket.AF_UNIX)
+    s.bind(str(v))
+    s.listen()
+    s.settimeout(0.1)
+    p = c.host.run("exec", vm, "true")
+    true(p.returncode != 0 and b"not permitted" in p.stderr, f"another's socket: {p.stderr!r}")
+    try:
+        s.accept()
+        raise vmtest.Failure("somebody else's socket got a connection")
+    except TimeoutError:
+        pass
+    c.end(vm, "clean")
+
+
+def fds_of(pid):
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def refresh(c):
+    """Another supervisor in the same process: events, calls and console go on, and it knows what version it talks to."""
+    def refreshed(words):
+        vm = c.start(words)
+        s = c.host.status(vm)
+        time.sleep(0.2)	# those who asked for its start have left
+        equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.1.0 -> 0.1.0)\n", "refresh")
+        time.sleep(0.2)
+        before = fds_of(s["supervisor_pid"])
+        for _ in range(3):
+            c.host.run("refresh", "-q", vm, check=0)
+        until(lambda: fds_of(s["supervisor_pid"]), before, 2, "descriptors")
+        equal(c.host.status(vm), s, "status")
+        return vm
+
+    def poke(vm):
+        os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+
+    vm = refreshed("refuse acpi usr1=reboot")
+    equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec")
+    poke(vm)
+    until(lambda: (c.host.status(vm)["boots"], c.host.status(vm)["state"]), (2, "running"), 5, "a reboot")
+    c.end(vm, "acpi")
+    for words, how, cause in (("usr1=off", "clean", "powered off"), ("usr1=term", "crashed", "status 0"),
+                              ("version=48 usr1=off", "clean", "powered off")):
+        vm = refreshed(words)
+        poke(vm)
+        c.ended(vm, how, cause)
+    vm = c.start("usr1=panic1,panic2")
+    poke(vm)
+    time.sleep(0.2)
+    c.host.run("refresh", "-q", vm, check=0)
+    poke(vm)
+    c.ended(vm, "panicked", "panicked")
+    vm = refreshed("usr1=cut")
+    poke(vm)
+    c.ended(vm, "crashed", "lived on")
+
+
+def channels(c):
+    """A channel that ends, or a process that is not what its channels say."""
+    vm = c.start("then=api")	# it is needed again when there is something to be said
+    time.sleep(0.4)
+    equal(c.host.status(vm)["state"], "running", "state")
+    c.host.run("stop", vm)
+    c.ended(vm, "crashed", "lived on")
+    c.ended(c.start("then=cut"), "crashed", "closed a channel")
+    c.ended(c.start("vm.boot/delay=1 then=cut", check=None), "crashed", "closed a channel")
+    vm = c.start()
+    pid = c.host.status(vm)["vmm_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    c.end(vm, "forced", "--timeout=1s")
+
+
+def console(c):
+    """Bytes both ways through the terminal; much of it, and a VMM that closes it."""
+    vm = c.start()
+    p = subprocess.Popen([vmtest.UVMS, "console", vm], env=c.host.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    time.sleep(0.2)
+    p.stdin.write(b"hello, \x03\x04\x1a terminal\n")
+    p.stdin.flush()
+    got = b""
+    end = time.monotonic() + 5
+    while b"TERMINAL\n" not in got and time.monotonic() < end:
+        got += os.read(p.stdout.fileno(), 4096)
+    true(b"HELLO, \x03\x04\x1a TERMINAL\n" in got, f"the echo: {got!r}")
+    c.host.run("refresh", "-q", vm, check=0)
+    p.stdin.write(b"again\n")
+    p.stdin.flush()
+    while b"AGAIN\n" not in got and time.monotonic() < end:
+        got += os.read(p.stdout.fileno(), 4096)
+    true(got.endswith(b"AGAIN\n"), f"after a refresh: {got!r}")
+    p.stdin.close()
+    p.terminate()
+    p.wait()
+    c.end(vm, "clean")
+    true("HELLO, " in c.log(vm, "console"), "the log")
+    vm = c.start("then=10MiB,reboot")
+    until(lambda: c.host.status(vm)["boots"], 2, 20, "after 10 MiB")
+    c.end(vm, "clean")
+    log = c.log(vm, "console")	# it keeps what came last, at a bounded rate
+    true("fake guest, boot 2\n" in log and re.search(r"\n00[01]\d{6}\n", log), f"the log: {log[-200:]!r}")
+    true(c.host.status(vm)["console_dropped_bytes"] > 8 << 20, "what was left out is counted")
+    vm = c.start("then=hush")
+    time.sleep(0.3)
+    equal(c.host.status(vm)["state"], "running", "without a console")
+    c.end(vm, "clean")
+
+
+def children(c, vm, name):
+    """Processes of the VM's supervisor with that name."""
+    pid = c.host.status(vm)["supervisor_pid"]
+    found = []
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            if pathlib.Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[0].rsplit(b"/")[-1].startswith(name):
+                found.append(int(child))
+        except OSError:
+            pass
+    return found
+
+
+def network(c):
+    """The TAP goes beside vm.add-net; who moves its bytes is replaced."""
+    vmtest.need("passt")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        raise vmtest.Skip("/dev/net/tun cannot be opened")
+    vm = c.start("", "--net=user")
+    equal(c.log(vm, "vmm").splitlines(), ["fake-ch: vm.add-net: 1 descriptors: uvms0 flags 0x5002"], "the TAP")
+    for name in (b"uvms-tapd", b"passt"):
+        old = children(c, vm, name)
+        equal(len(old), 1, f"{name}: {old}")
+        os.kill(old[0], signal.SIGKILL)
+        until(lambda: len([p for p in children(c, vm, name) if p != old[0]]), 1, 3, f"another {name}")
+    equal(c.host.status(vm)["network"], "user 10.0.2.15", "network")
+    c.host.run("refresh", "-q", vm, check=0)
+    old = children(c, vm, b"uvms-tapd")
+    os.kill(old[0], signal.SIGKILL)
+    until(lambda: len([p for p in children(c, vm, b"uvms-tapd") if p != old[0]]), 1, 3, "another one after a refresh")
+    c.end(vm, "clean")
+    side_by_side(lambda words, how, cause: c.ended(c.start(words, "--net=user", check=None), how, cause), [
+        ("vm.add-net/500", "crashed", "vm.add-net: Error from API"),
+        ("vm.add-net/die", "crashed", "signal 9.*vm.add-net"),
+        ("vm.add-net/die-in", "crashed", "signal 9.*vm.add-net"),
+        ("vm.add-net/silent", "crashed", "vm.add-net: it does not answer"),
+        ("vm.add-net/close", "crashed", "vm.add-net"),
+    ])
+    if os.path.ismount("/proc"):
+        links = subprocess.run(["ip", "-o", "link"], capture_output=True).stdout
+        true(b"uvms0" not in links, "a TAP is left in the host's namespace")
+
+
+def many(c):
+    """16 at once: each has its own of everything, and all of them end."""
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        vms = list(pool.map(lambda _: c.start(), range(16)))
+        states = list(pool.map(c.host.status, vms))
+        equal([s["state"] for s in states], ["running"] * 16, "states")
+        for key in ("cid", "vmm_pid") + (("uid",) if os.getuid() == 0 else ()):
+            equal(len({s[key] for s in states}), 16, key)
+        equal(list(pool.map(lambda vm: c.host.out("exec", vm, "echo", vm), vms)), [f"{vm}\n" for vm in vms], "exec")
+        list(pool.map(lambda vm: c.end(vm, "clean"), vms))
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (life, faults, silent, stops, good_manners, no_program, reboots, hybrid,
+                                                    refresh, channels, console, network, many)}
+
+
+def run(name, function):
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        d = pathlib.Path(d)
+        host = vmtest.Host(name, state=d / "state")
+        host.env["PATH"] = "/usr/bin:/bin:" + host.env["PATH"]	# the fake's interpreter: one that every uid may use
+        shutil.copytree(FAKES, d / "fakes")
+        shutil.copytree(HERE, d / "component")
+        try:
+            vmtest.need("mkfs.erofs", "unshare")
+            if os.getuid() == 0:
+                pretend_kvm(d)
+            make_store(host, d)
+            say_kvm_works(host)
+            function(Ch(host, d / "fakes/fake-ch"))
+            for vm in host.names:
+                host.run("kill", "-q", vm)
+                host.run("rm", vm)
+            host.audit()
+        except vmtest.Skip as e:
+            print(f"skipped: {e}")
+            return 1 if vmtest.MUST_RUN else vmtest.SKIP
+        except vmtest.Failure as e:
+            print(f"FAILED: {name}: {e}", file=sys.stderr)
+            for vm in host.names:
+                for source in ("supervisor", "vmm"):
+                    text = host.run("logs", f"--source={source}", vm).stdout
+                    print(f"--- {vm} {source}:\n{text[-1500:].decode(errors='replace')}", file=sys.stderr)
+            return 1
+        finally:
+            host.close()
+    return 0
+
+
+if __name__ == "__main__":
+    open_namespace()
+    sys.exit(run(sys.argv[1], CASES[sys.argv[1]]))
