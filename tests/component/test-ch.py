@@ -38,8 +38,8 @@ def own_dev(directory):
     dev.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", dev], check=True)
     for path in pathlib.Path("/dev").iterdir():
-        if path.is_symlink():
-            (dev / path.name).symlink_to(os.readlink(path))
+        if path.is_symlink() or path.name == "ptmx":	# which looks for pts beside itself
+            (dev / path.name).symlink_to(os.readlink(path) if path.is_symlink() else "pts/ptmx")
             continue
         (dev / path.name).mkdir() if path.is_dir() else (dev / path.name).touch()
         subprocess.run(["mount", "--rbind", path, dev / path.name], check=True)
