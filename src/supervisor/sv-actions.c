@@ -155,7 +155,6 @@ static void do_boot(struct sv *sv)
 static void do_ready(struct sv *sv)
 {
 	set_deadline(sv, 0);
-	sd_notify(0, "READY=1");
 	/* once: a guest may reboot as often as it likes, and the status counts that */
 	log_at(sv->status.ready_usec == 0 ? LOG_LEVEL_INFO : LOG_LEVEL_DEBUG, "%s: ready (%s)",
 		sv->spec.name, sv->status.ready);
@@ -384,6 +383,8 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 		sv_events_state(
 			sv, sv_fsm_state_name(last), cause ? cause : sv_fsm_happening_name(h));
 	if (t.action == SV_DO_READY) {
+		/* when whoever is told looks, the status says so */
+		sd_notify(0, "READY=1");
 		sv_control_tell_ready(sv);
 		malloc_trim(0); /* what the start needed; from here on little is */
 	}
