@@ -139,7 +139,7 @@ static void ch_on_done(struct vmm *v, const char *name, const char *text)
 		ch_end(v, VMM_EVENT_CLOSED, name, "it lives on");
 }
 
-/* Whatever it says, it is there. */
+/* Its loop is there if it answers; on the way to an end others do it in its place: "API response receive error". */
 static bool ch_is_probe(const struct vmm_ch *ch, const struct ch_call *call)
 {
 	return ch->probing && ch->n_starting == 0 && str_eq(call->name, "vmm.ping");
@@ -173,8 +173,12 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 
 	if (ch->over)
 		return;
-	if (end <= CH_API_REFUSED && ch_is_probe(ch, call)) {
-		ch_powered_off(v);
+	if (ch_is_probe(ch, call)) {
+		if (end == CH_API_DONE)
+			ch_powered_off(v);
+		else
+			ch_end(v, end <= CH_API_LOST ? VMM_EVENT_CLOSED : VMM_EVENT_FAULT,
+				call->name, text);
 		return;
 	}
 	if (end >= CH_API_LOST && !ch->probing)
