@@ -76,6 +76,7 @@ static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *
 		return -EBUSY;
 	c->op = *asked;
 	c->op.accel = sv->status.accel;
+	c->op.cpu_model = sv->spec.cpu_model;
 	c->op.boot_bytes = sv->spec.memory_bytes;
 	c->op.now_cpus = sv->status.cpus;
 	r = vmm_operate(sv->vmm, &c->op, on_done, sv);

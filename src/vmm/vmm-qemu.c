@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cleanup.h"
 #include "fd.h"
@@ -79,7 +80,7 @@ static int qemu_machine(const struct vmm_config *c, char ***v)
 	r |= strv_push(v, "-accel");
 	r |= strv_push(v, kvm ? "kvm" : "tcg,thread=multi");
 	r |= strv_push(v, "-cpu");
-	r |= strv_push(v, kvm ? "host" : "max,la57=off");
+	r |= strv_push(v, str_or(c->cpu_model, kvm ? "host" : "max,la57=off"));
 	r |= qemu_size(c, v);
 	r |= strv_push(v, "-sandbox");
 	r |= strv_push(
@@ -397,13 +398,15 @@ static int qemu_quit(struct vmm *v)
 	return qmp_execute(((struct vmm_qemu *)v->impl)->qmp, "quit");
 }
 
-/* The CPU of socket I; those that the guest booted with have no id. */
+/* The CPU of socket I, of the kind of the others; those that the guest booted with have no id. */
 static char *qemu_cpu_command(const struct vmm_op *op, uint32_t i)
 {
+	const char *model = str_or(op->cpu_model, str_eq(op->accel, "kvm") ? "host" : "max");
+
 	return str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
-			  "\"%s-x86_64-cpu\",\"id\":\"cpu%u\",\"socket-id\":%u,"
+			  "\"%.*s-x86_64-cpu\",\"id\":\"cpu%u\",\"socket-id\":%u,"
 			  "\"core-id\":0,\"thread-id\":0}}",
-		str_eq(op->accel, "kvm") ? "host" : "max", i, i);
+		(int)strcspn(model, ","), model, i, i);
 }
 
 /* A CPU is never taken away: the guest may refuse, and nothing says so. */
@@ -537,7 +540,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
 		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
-		VMM_CAP_DISKS | VMM_CAP_SLOTS,
+		VMM_CAP_DISKS | VMM_CAP_SLOTS | VMM_CAP_CPU_MODEL,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,

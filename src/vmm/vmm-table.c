@@ -16,6 +16,7 @@ static const struct {
 } rows[] = {
 	{ "KVM", "yes", "no", VMM_CAP_KVM },
 	{ "emulation", "yes", "no", VMM_CAP_TCG },
+	{ "CPU model (`--cpu-model`)", "yes", "not supported yet", VMM_CAP_CPU_MODEL },
 	{ "told what to run by", "calls of its API", "its command line", VMM_CAP_API },
 	{ "power button", "yes", "no", VMM_CAP_POWER_BUTTON },
 	{ "vsock by uvms's own device", "yes", "not supported yet", VMM_CAP_VSOCK_DEVICE },

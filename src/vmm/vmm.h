@@ -44,7 +44,8 @@ struct vmm_disk {
 struct vmm_config {
 	const char *name; /* borrowed, all */
 	const char *uuid;
-	const char *accel; /* "kvm" or "tcg" */
+	const char *accel;     /* "kvm" or "tcg" */
+	const char *cpu_model; /* with VMM_CAP_CPU_MODEL; NULL: the back-end's choice */
 	const char *kernel_cmdline;
 	const char *net_mac;            /* of the one interface; NULL: none */
 	const char *const *oem_strings; /* SMBIOS type 11; NULL-terminated or NULL */
@@ -87,12 +88,13 @@ enum vmm_caps {
 	VMM_CAP_NET_TAP = 1 << 8, /* takes a TAP (struct vmm_channels) instead of VMM_FD_NET */
 	VMM_CAP_REBOOT_ENDS =
 		1 << 9, /* ends by itself when the guest resets and reboot_ends was said */
+	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
 	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
 	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
 	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
-	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_SLOTS = 1 << 14,    /* devices are added to slots that were made at the start */
-	VMM_CAP_LANDLOCK = 1 << 10, /* where the kernel has VMM_LANDLOCK_ABI */
+	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
+	VMM_CAP_CPU_MODEL = 1 << 16,
 };
 
 /* NULL: there is no such back-end (names: "ch", "qemu", "null"). */
@@ -168,7 +170,8 @@ struct vmm_op {
 	int fd;             /* borrowed: the same, open for writing */
 	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
 	/* what the VM has, and had from the start */
-	const char *accel; /* borrowed */
+	const char *accel;     /* borrowed */
+	const char *cpu_model; /* borrowed; NULL: the back-end's choice */
 	uint64_t boot_bytes;
 	uint32_t now_cpus;
 };
