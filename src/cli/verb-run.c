@@ -31,7 +31,7 @@
 #define STOPPED_USEC (UINT64_C(30) * 1000000) /* for the end of a VM whose command was lost */
 
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
-	*arg_status_file;
+	*arg_status_file, *arg_cpu_model;
 static const char *arg_net;
 static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_volumes;
 static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_memory_max, arg_root_size,
@@ -74,6 +74,8 @@ static const struct option_def options[] = {
 	{ "kernel", 0, "NAME", OPTION_STRING, &arg_kernel, "a kernel of uvms kernel ls" },
 	{ "backend", 0, "auto|ch|qemu|null", OPTION_STRING, &arg_backend, "what runs the VM" },
 	{ "accel", 0, "auto|kvm|tcg", OPTION_STRING, &arg_accel, "KVM, or emulation" },
+	{ "cpu-model", 0, "MODEL[,FEATURE]...", OPTION_STRING, &arg_cpu_model,
+		"the CPU that QEMU shows the guest" },
 	{ "hotplug-slots", 0, "N", OPTION_COUNT, &arg_slots,
 		"ports for devices added later; 4, and 0 with CMD" },
 	{ "start-timeout", 0, "TIME", OPTION_DURATION, &arg_start_timeout,
@@ -142,6 +144,7 @@ static int fill_spec(struct vm_spec *s, const char *image, char **command)
 	r |= str_set(&s->user, arg_user);
 	r |= str_set(&s->backend, arg_backend);
 	r |= str_set(&s->accel, arg_accel);
+	r |= str_set(&s->cpu_model, arg_cpu_model);
 	r |= str_set(&s->kernel, arg_kernel);
 	r |= copy_strv(&s->command, command);
 	r |= copy_strv(&s->env, arg_env);

@@ -64,6 +64,11 @@ static int try_backend(struct sv *sv, const char *name, char **ret_reason, char 
 		*ret_reason = str_printf("back-end \"%s\": not supported yet", name);
 		return -EOPNOTSUPP;
 	}
+	if (sv->spec.cpu_model && !(vmm_backend_caps(b) & VMM_CAP_CPU_MODEL)) {
+		*ret_reason = str_printf("back-end %s: --cpu-model is not supported", name);
+		*ret_next = strdup("--backend=qemu has CPU models");
+		return -EOPNOTSUPP;
+	}
 	if (vmm_backend_program(b, &program) < 0) {
 		*ret_reason = str_printf("the program of back-end %s is not installed", name);
 		*ret_next = how_to_get(name);

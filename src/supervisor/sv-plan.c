@@ -257,6 +257,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.name = sv->spec.name,
 		.uuid = uuid,
 		.accel = sv->status.accel,
+		.cpu_model = sv->spec.cpu_model,
 		.kernel_cmdline = cmdline,
 		.disks = disks,
 		.n_disks = strv_length(sv->image.layers) + strv_length(sv->spec.volumes),

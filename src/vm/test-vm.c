@@ -116,6 +116,8 @@ static void spec_refuses(void **state)
 		"\"command\":[1]}",
 		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
 		"\"backend\":\"xen\"}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
+		"\"cpu_model\":\"\"}",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -126,6 +128,38 @@ static void spec_refuses(void **state)
 		assert_non_null(reason);
 		vm_spec_finish(&s);
 	}
+}
+
+static void cpu_models(void **state)
+{
+	static const char *const good[] = { NULL, "host", "EPYC,+svm,+npt", "486-v1",
+		"max,la57=off,vendor=GenuineIntel", "qemu64,model-id=a.b_c" };
+	static const char *const bad[] = { "", "help", "?", ",x", "-x", "+svm", "a b", "a\n", "a;b",
+		"a/b", "a%b", "\xc3\xa4", "host,x='y'" };
+	CLEANUP(vm_spec_finish) struct vm_spec s;
+	char longest[VM_CPU_MODEL_MAX + 2];
+
+	vm_spec_init(&s);
+	str_set(&s.name, "web");
+	str_set(&s.image, "x");
+	for (size_t i = 0; i < ARRAY_SIZE(good); i++) {
+		str_set(&s.cpu_model, good[i]);
+		assert_int_equal(vm_spec_check(&s, NULL), 0);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		CLEANUP_FREE char *reason = NULL;
+
+		str_set(&s.cpu_model, bad[i]);
+		assert_int_equal(vm_spec_check(&s, &reason), -EINVAL);
+		assert_non_null(strstr(reason, "CPU model"));
+	}
+	memset(longest, 'x', sizeof longest);
+	longest[VM_CPU_MODEL_MAX + 1] = 0;
+	str_set(&s.cpu_model, longest);
+	assert_int_equal(vm_spec_check(&s, NULL), -EINVAL);
+	longest[VM_CPU_MODEL_MAX] = 0;
+	str_set(&s.cpu_model, longest);
+	assert_int_equal(vm_spec_check(&s, NULL), 0);
 }
 
 static void plan_prints_quoted(void **state)
@@ -266,6 +300,7 @@ int main(void)
 		cmocka_unit_test(names),
 		cmocka_unit_test(spec_round_trip),
 		cmocka_unit_test(spec_refuses),
+		cmocka_unit_test(cpu_models),
 		cmocka_unit_test(plan_prints_quoted),
 		cmocka_unit_test(lock_is_shared_by_inheritance),
 		cmocka_unit_test(numbers_are_kept_and_differ),

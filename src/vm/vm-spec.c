@@ -22,6 +22,7 @@ static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, user, JSON_STR, .max = 255),
 	JSON_FIELD(struct vm_spec, backend, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, accel, JSON_STR, .max = 16),
+	JSON_FIELD(struct vm_spec, cpu_model, JSON_STR, .max = VM_CPU_MODEL_MAX),
 	JSON_FIELD(struct vm_spec, net, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, publish, JSON_STRV),
 	JSON_FIELD(struct vm_spec, volumes, JSON_STRV),
@@ -155,6 +156,23 @@ static char *spec_size_fault(const struct vm_spec *s)
 	return NULL;
 }
 
+/* A model and its features, "EPYC,+svm,-avx2,vendor=X": no word that asks QEMU for a list instead. */
+static char *spec_cpu_model_fault(const struct vm_spec *s)
+{
+	static const char chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				    "0123456789_.,+=-";
+	size_t len = s->cpu_model ? strspn(s->cpu_model, chars) : 0;
+
+	if (!s->cpu_model)
+		return NULL;
+	if (len == 0 || len > VM_CPU_MODEL_MAX || s->cpu_model[len] ||
+		strchr("_.,+=-", s->cpu_model[0]) || str_eq(s->cpu_model, "help"))
+		return str_printf("the CPU model cannot be used: it must be MODEL[,FEATURE]..., at "
+				  "most %d of A-Z a-z 0-9 _ . , + = -",
+			VM_CPU_MODEL_MAX);
+	return NULL;
+}
+
 static char *spec_fault(const struct vm_spec *s)
 {
 	static const char *const backends[] = { "auto", "ch", "qemu", "null", NULL };
@@ -182,7 +200,8 @@ static char *spec_fault(const struct vm_spec *s)
 static char *spec_first_fault(const struct vm_spec *s)
 {
 	static char *(*const checks[])(const struct vm_spec *) = { spec_fault, spec_size_fault,
-		spec_network_fault, spec_volumes_fault, spec_credentials_fault };
+		spec_cpu_model_fault, spec_network_fault, spec_volumes_fault,
+		spec_credentials_fault };
 	char *fault = NULL;
 
 	for (size_t i = 0; !fault && i < ARRAY_SIZE(checks); i++)

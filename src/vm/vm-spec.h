@@ -10,6 +10,7 @@ struct json_object;
 enum {
 	VM_CPUS_MAX = 64,
 	VM_HOTPLUG_SLOTS_MAX = 16,
+	VM_CPU_MODEL_MAX = 255,
 };
 
 #define VM_MEMORY_MIN_BYTES     (UINT64_C(96) << 20)
@@ -31,6 +32,7 @@ struct vm_spec {
 	char *user;
 	char *backend;      /* auto, ch, qemu, null */
 	char *accel;        /* auto, kvm, tcg */
+	char *cpu_model;    /* of QEMU's -cpu, features included; NULL: the back-end's choice */
 	char *net;          /* none, user; NULL: none */
 	char **publish;     /* see vm-publish.h; needs net user */
 	char **volumes;     /* see vm-volume.h */
