@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 
-from vmtest import equal, main, true
+import vmtest
+from vmtest import clock, equal, main, pause, true
 
 BB = "busybox"
 SOAK = os.environ.get("UVMS_SOAK") == "1"
@@ -87,12 +88,12 @@ class Forward:
 
 
 def connect(port):
-    end = time.monotonic() + 30
+    end = clock() + 30
     while True:
         try:
             return socket.create_connection(("127.0.0.1", port), timeout=60)
         except OSError:
-            if time.monotonic() > end:
+            if clock() > end:
                 raise
             time.sleep(0.05)
 
@@ -146,7 +147,7 @@ def streams(host):
           f"{sorted(seen)[len(seen) // 2]:.1f} ms, worst {max(seen):.1f} ms; without: 99.9 % "
           f"{others[len(others) * 999 // 1000] if others else 0:.1f} ms, worst {others[-1] if others else 0:.1f} ms; "
           f"stream at the end: {'running' if still else 'done'}")
-    true(max(seen) < 1000, f"a stream paused for {max(seen)} ms")
+    true(max(seen) < 1000 * vmtest.SLOW, f"a stream paused for {max(seen)} ms")
 
 
 def in_every_moment(host):
@@ -220,8 +221,8 @@ def published(host):
         equal(p.communicate(timeout=300)[0], "True\n", f"the stream, refreshed {n} times")
         equal(everyday.passts(host), before, "passt")
         os.kill(before[0], 9)	# and what watches it watches it still
-        end = time.monotonic() + 5
-        while (now := everyday.passts(host)) in ([], before) and time.monotonic() < end:
+        end = clock() + 5
+        while (now := everyday.passts(host)) in ([], before) and clock() < end:
             time.sleep(0.05)
         true(now not in ([], before), "passt is started again")
         out.uvms(host, "stop", vm)
@@ -246,20 +247,22 @@ def isolation(host):
     vm = host.name()
     host.run("run", "-d", "--name", vm, BB, "--", "sleep", "10000", check=0)
     s = host.status(vm)
-    supervisor, vsockd = of(s["supervisor_pid"]), of(s["vsockd_pid"])
+    supervisor, vsockd = of(s["supervisor_pid"]), s.get("vsockd_pid") and of(s["vsockd_pid"])
     refresh(host, vm)
     now = host.status(vm)
-    true(now["vsockd_pid"] != s["vsockd_pid"], "another vsockd")
     after = of(now["supervisor_pid"])
     equal({k: after[k] for k in supervisor}, supervisor, "the supervisor")
-    after = of(now["vsockd_pid"])
-    for k in ("net", "ipc"):	# of its own each time, but not the host's
-        if k in after and k in vsockd:
-            true((after.pop(k) == os.readlink(f"/proc/self/ns/{k}")) == (vsockd.pop(k) == os.readlink(f"/proc/self/ns/{k}")), k)
-    equal(after, vsockd, "uvms-vsockd")
+    if vsockd:
+        true(now["vsockd_pid"] != s["vsockd_pid"], "another vsockd")
+        after = of(now["vsockd_pid"])
+        for k in ("net", "ipc"):	# of its own each time, but not the host's
+            if k in after and k in vsockd:
+                own = os.readlink(f"/proc/self/ns/{k}")
+                true((after.pop(k) == own) == (vsockd.pop(k) == own), k)
+        equal(after, vsockd, "uvms-vsockd")
     os.kill(now["supervisor_pid"], 9)
-    end = time.monotonic() + 3
-    while host.processes() and time.monotonic() < end:
+    end = clock() + 3
+    while host.processes() and clock() < end:
         time.sleep(0.05)
     equal(host.processes(), [], "what outlives a killed supervisor")
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from vmtest import Failure, equal, main, true
+from vmtest import Failure, clock, equal, main, pause, true
 
 IMAGE = "debian"
 
@@ -84,8 +84,8 @@ def reboot(host):
     vm = start(host)
     first = host.out("exec", vm, "cat", "/proc/sys/kernel/random/boot_id")
     host.run("exec", vm, "systemctl", "reboot")
-    end = time.monotonic() + 120
-    while time.monotonic() < end and host.status(vm)["boots"] < 2:
+    end = clock() + 120
+    while clock() < end and host.status(vm)["boots"] < 2:
         time.sleep(0.5)
     host.run("wait", "--for=ready", "--timeout=180s", vm, check=0)
     true(first != host.out("exec", vm, "cat", "/proc/sys/kernel/random/boot_id"), "no new boot")
@@ -103,7 +103,7 @@ def power_button(host):
     """Without its agent the guest obeys the ACPI power button."""
     vm = start(host)
     host.run("exec", vm, "sh", "-c", "systemctl stop uvms-agent.service & sleep 0.1")
-    time.sleep(3)
+    pause(3)
     text = host.out("stop", "--timeout=20s", vm, timeout=120)
     true("(acpi" in text, f"stop: {text}")
 
@@ -119,7 +119,7 @@ def half_close(host):
               "  c.sendall(b'%d:'%len(d)+d[::-1][:10]);c.close()\n"
               "while True: threading.Thread(target=one,args=(s.accept()[0],)).start()\n")
     p = host.popen("exec", vm, "python3", "-c", server)
-    time.sleep(2)
+    pause(2)
     blob = os.urandom(1 << 20)
 
     def talk(c):
@@ -182,7 +182,7 @@ def false_agent(host):
 def kill_supervisor(host):
     vm = start(host)
     os.kill(host.status(vm)["supervisor_pid"], signal.SIGKILL)
-    time.sleep(1)
+    pause(1)
     equal(host.processes(), [], "processes after 1 s")
     host.run("start", vm, check=0, timeout=400)
 

@@ -2,6 +2,8 @@
 
 Environment: UVMS_BUILD is the build directory. The store lives in UVMS_BUILD/vm-tests (or
 UVMS_VM_TESTS), so that it is made once; each case has a runtime directory of its own.
+UVMS_TEST_BACKEND=NAME[:ACCELERATOR] is the back-end of every VM, and it is checked that it was so; without it, the
+best there is. UVMS_TEST_SLOW is a factor for every limit of time, where guests are slower than by emulation (tests/host).
 """
 import json
 import os
@@ -12,10 +14,14 @@ import sys
 import tempfile
 import time
 
+from storepart import store_part
+
 SKIP = 77
 BUILD = pathlib.Path(os.environ["UVMS_BUILD"]).resolve()
 BASE = pathlib.Path(os.environ.get("UVMS_VM_TESTS", BUILD / "vm-tests"))
 UVMS = str(BUILD / "uvms")
+BACKEND, _, ACCEL = os.environ.get("UVMS_TEST_BACKEND", "").partition(":")
+SLOW = float(os.environ.get("UVMS_TEST_SLOW", "1"))
 MUST_RUN = os.environ.get("UVMS_TESTS_MUST_RUN") == "1"
 
 
@@ -31,6 +37,36 @@ def need(*programs):
     for program in programs:
         if not shutil.which(program):
             raise Skip(f"{program} is not installed")
+
+
+def clock():
+    """For limits: seconds that are as long as this host is slow."""
+    return time.monotonic() / SLOW
+
+
+def pause(seconds):
+    """Until something has happened that takes at most so long."""
+    time.sleep(seconds * SLOW)
+
+
+def command(verb, *args):
+    """The command line of a uvms verb."""
+    if verb == "run" and BACKEND:
+        asked = [a for a in args if a.startswith(("--backend=", "--accel="))]
+        args = [*([] if asked else [f"--backend={BACKEND}", f"--accel={ACCEL or 'auto'}"]), *args]
+    if verb == "wait":
+        args = [f"--timeout={float(a[10:-1]) * SLOW:.0f}s" if a.startswith("--timeout=") else a for a in args]
+    return [UVMS, verb, *args]
+
+
+class Process(subprocess.Popen):
+    """Whose limits of time are longer where guests are slow."""
+
+    def wait(self, timeout=None):
+        return super().wait(timeout=timeout and timeout * SLOW)
+
+    def communicate(self, input=None, timeout=None):
+        return super().communicate(input=input, timeout=timeout and timeout * SLOW)
 
 
 def equal(got, want, what=""):
@@ -61,12 +97,12 @@ class Host:
         return name
 
     def popen(self, *args, **kw):
-        return subprocess.Popen([UVMS, *args], env=self.env, **kw)
+        return Process(command(*args), env=self.env, **kw)
 
     def run(self, *args, check=None, timeout=300, **kw):
         if "input" not in kw:
             kw.setdefault("stdin", subprocess.DEVNULL)
-        p = subprocess.run([UVMS, *args], env=self.env, capture_output=True, timeout=timeout, **kw)
+        p = subprocess.run(command(*args), env=self.env, capture_output=True, timeout=timeout * SLOW, **kw)
         if check is not None and p.returncode != check:
             raise Failure(f"uvms {' '.join(args)}: status {p.returncode}, want {check}\n"
                           f"stdout: {p.stdout[-2000:].decode(errors='replace')}\n"
@@ -77,7 +113,10 @@ class Host:
         return self.run(*args, check=0, **kw).stdout.decode()
 
     def status(self, name):
-        return json.loads(self.out("status", "--json", name))
+        s = json.loads(self.out("status", "--json", name))
+        if BACKEND and s.get("backend") and name in self.names:
+            equal((s["backend"], s["accel"]), (BACKEND, ACCEL or s["accel"]), f"back-end of {name}")
+        return s
 
     def processes(self):
         """Processes that know this runtime directory: by environment or by an open file in it."""
@@ -97,13 +136,13 @@ class Host:
 
     def audit(self, seconds=3):
         """Nothing of the case may be left: no process, no file, no mount."""
-        end = time.monotonic() + seconds
+        end = clock() + seconds
         while True:
             left = self.processes()
             files = [str(p) for p in self.runtime.rglob("*") if p.name not in (".accel", ".vmm-version")]
             if not left and not files:
                 break
-            if time.monotonic() > end:
+            if clock() > end:
                 raise Failure(f"left behind: processes {left}, files {files}")
             time.sleep(0.1)
         mounts = pathlib.Path("/proc/self/mounts").read_text()
@@ -116,20 +155,21 @@ class Host:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def link_tree(source, target):
-    """A copy whose large files are hard links where that can be."""
-    target.mkdir(parents=True)
-    for path in source.rglob("*"):
-        to = target / path.relative_to(source)
-        if path.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
-        elif path.stat().st_size < 65536:
-            shutil.copy(path, to)
+def link_store(host, target):
+    """What the tests need of HOST's store, as hard links where that can be."""
+    kernel = next(k["name"] for k in json.loads(host.out("kernel", "ls", "--json")) if k["default"])
+    for name, content in store_part(host.state / "store", kernel).items():
+        to = target / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            to.write_bytes(content)
+        elif content.stat().st_size < 65536:
+            shutil.copy(content, to)
         else:
             try:
-                os.link(path, to)
+                os.link(content, to)
             except OSError:
-                shutil.copy(path, to)
+                shutil.copy(content, to)
 
 
 def become_user(uid):
@@ -138,14 +178,16 @@ def become_user(uid):
     home = pathlib.Path(tempfile.mkdtemp(prefix="uvms-user-", dir="/tmp"))
     home.chmod(0o755)
     (home / "bin").mkdir()
-    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init"):
+    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-tapd"):
         shutil.copy(BUILD / program, home / "bin")
     (home / "state").mkdir()
-    link_tree(BASE / "state/store", home / "state/store")
+    host = Host("links")
+    link_store(host, home / "state/store")
+    host.close()
     for path in [home, *home.rglob("*")]:
         if path.is_dir() or path.stat().st_nlink == 1:
             os.chown(path, uid, uid)
-    os.setgroups([])
+    os.setgroups([os.stat("/dev/kvm").st_gid] if BACKEND else [])
     os.setgid(uid)
     os.setuid(uid)
     os.chdir(home)
@@ -155,7 +197,7 @@ def become_user(uid):
     return home
 
 
-def main(cases):
+def main(cases, realm=Host):
     """cases: name -> function(host). argv: the case's name. UVMS_AS_UID: the user to be."""
     name, home = sys.argv[1], None
     if "UVMS_AS_UID" in os.environ:
@@ -163,10 +205,12 @@ def main(cases):
             print("skipped: this runs as an ordinary user anyway")
             return SKIP
         home = become_user(int(os.environ["UVMS_AS_UID"]))
-    host = Host(name)
+    host = realm(name)
     try:
         cases[name](host)
         for vm in host.names:
+            if host.run("status", vm).returncode == 0:
+                host.status(vm)	# the back-end that it had
             host.run("kill", "-q", vm)
             host.run("rm", vm)
         host.audit()
