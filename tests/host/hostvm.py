@@ -1,0 +1,229 @@
+"""The host VM: a Debian with systemd and KVM of its own, itself a uvms VM; its image, its life, what is put into it.
+
+Its image is kept in the store of the VM tests, under a name with the digest of what it is made from. Its runtime
+directory is of its own and has the number of this process in its name: what a killed runner left is found by that.
+"""
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parent.parent
+sys.path.insert(0, str(SOURCE / "tests/vm"))
+from storepart import store_part  # noqa: E402
+NAME = "uvms-host"
+PREFIX = "/tmp/uvms-host-"
+NEEDS = ("mmdebstrap", "mkfs.erofs", "qemu-system-x86_64", "meson", "tar")
+MEMORY_MIB, ROOT_MIB = 6144, 3584
+PACKAGES = ("systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,python3,busybox-static,qemu-system-x86,passt,"
+            "e2fsprogs,erofs-utils,skopeo,umoci,strace,tar,libjson-c5,libseccomp2")
+PROGRAMS = ("uvms", "uvms-supervisor", "uvms-init", "uvms-vsockd", "uvms-tapd", "uvms-guest", "uvms-vmm-null")
+TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer",
+                 "bench/cold-start/bench-cold-start-init")
+BUILD, TREE = "/opt/uvms/build", "/opt/uvms"	# in the host VM
+
+
+class Skip(Exception):
+    """It cannot be had here."""
+
+
+class Failure(Exception):
+    pass
+
+
+def cloud_hypervisor():
+    """The binary that is copied in; None: there is none."""
+    path = os.environ.get("UVMS_CLOUD_HYPERVISOR") or shutil.which("cloud-hypervisor")
+    return path if path and os.access(path, os.X_OK) else None
+
+
+def nested_kvm():
+    """Whether KVM here gives svm to guests; else the host VM is emulated."""
+    try:
+        nested = pathlib.Path("/sys/module/kvm_amd/parameters/nested").read_text().strip()
+    except OSError:
+        return False
+    return nested in ("1", "Y") and os.access("/dev/kvm", os.W_OK)
+
+
+def memory_available_mib():
+    for line in open("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) >> 10
+    return 0
+
+
+def is_alive(pid):
+    return pathlib.Path(f"/proc/{pid}").exists()
+
+
+class HostVm:
+    def __init__(self, build, suite="trixie", runtime=None):
+        self.build, self.suite, self.foreign = pathlib.Path(build).resolve(), suite, bool(runtime)
+        self.state = pathlib.Path(os.environ.get("UVMS_VM_TESTS", self.build / "vm-tests")) / "state"
+        self.runtime = pathlib.Path(runtime or f"{PREFIX}{os.getpid()}")
+        self.env = dict(os.environ, UVMS_STATE_DIR=str(self.state), UVMS_RUNTIME_DIR=str(self.runtime))
+
+    # ---- uvms out here ----
+
+    def argv(self, *args):
+        return [str(self.build / "uvms"), *args]
+
+    def uvms(self, *args, timeout=900, **kw):
+        p = subprocess.run(self.argv(*args), env=self.env, timeout=timeout, stdin=subprocess.DEVNULL, text=True,
+                           capture_output=True, **kw)
+        if p.returncode:
+            raise Failure(f"uvms {' '.join(args)}: status {p.returncode}\n{p.stdout[-2000:]}{p.stderr[-4000:]}")
+        return p.stdout
+
+    # ---- the image ----
+
+    def check_host(self):
+        for program in NEEDS:
+            if not shutil.which(program):
+                raise Skip(f"{program} is not installed")
+        if not self.foreign and memory_available_mib() < MEMORY_MIB:
+            raise Skip(f"{MEMORY_MIB} MiB of memory are not free")
+
+    def prepare_store(self):
+        """Kernel and images of the VM tests, as `meson test` makes them."""
+        env = dict(self.env, UVMS_BUILD=str(self.build), PYTHONPATH=str(SOURCE / "tests/vm"))
+        p = subprocess.run(["/usr/bin/python3", SOURCE / "tests/vm/prepare.py"], env=env, capture_output=True, text=True)
+        if p.returncode == 77:
+            raise Skip(p.stdout.strip().removeprefix("skipped: "))
+        if p.returncode:
+            raise Failure(p.stderr)
+
+    def kernel(self):
+        return next(k for k in json.loads(self.uvms("kernel", "ls", "--json")) if k["default"])
+
+    def image(self, say):
+        """The name of the image, which is built when there is none of that digest."""
+        script = (HERE / "image-script.sh").read_text().replace("@RELEASE@", self.kernel()["release"])
+        digest = hashlib.sha256(json.dumps([PACKAGES, script, self.suite]).encode()).hexdigest()[:12]
+        name, known = f"uvms-host-{self.suite}-{digest}", self.uvms("image", "ls", "-q").split()
+        if name in known:
+            return name
+        say(f"building the image {name}")
+        with tempfile.NamedTemporaryFile("w", prefix="uvms-host-script-") as f:
+            f.write(script)
+            f.flush()
+            self.uvms("image", "build", name, "--from-debian", self.suite, "--include", PACKAGES, "--script", f.name)
+        for old in known:
+            if old.startswith(f"uvms-host-{self.suite}-"):
+                subprocess.run(self.argv("image", "rm", old), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        return name
+
+    # ---- its life ----
+
+    def sweep(self):
+        """What a runner that was killed has left."""
+        for path in pathlib.Path("/tmp").glob("uvms-host-[0-9]*"):
+            pid = path.name.rsplit("-", 1)[1]
+            if pid.isdigit() and not is_alive(int(pid)) and path.owner() == pathlib.Path("/proc/self").owner():
+                HostVm(self.build, self.suite, path).stop()
+                shutil.rmtree(path, ignore_errors=True)
+
+    def start(self, say):
+        image = self.image(say)
+        # newer kernels crash with a second CPU when they are emulated
+        cpus = "2" if self.kernel()["release"].startswith("6.1.") else "1"
+        self.runtime.mkdir(mode=0o711, exist_ok=True)
+        accel, model = ("kvm", "host") if nested_kvm() else ("tcg", "EPYC,+svm,+npt")
+        say(f"starting the host VM: {self.suite}, {cpus} CPUs {'by KVM' if accel == 'kvm' else 'by emulation'}, "
+            f"{MEMORY_MIB} MiB")
+        self.uvms("run", "-d", "-q", "--rm", "--name", NAME, "--backend=qemu", f"--accel={accel}", f"--cpu-model={model}",
+                  f"--cpus={cpus}", f"--memory={MEMORY_MIB}M", f"--root-size={ROOT_MIB}M", "--start-timeout=10min",
+                  "--stop-timeout=20s", image)
+        self.inside("modprobe kvm_amd nested=0 && modprobe tun && udevadm settle && test -c /dev/kvm")
+        if accel == "tcg":
+            self.keep_awake()
+
+    def keep_awake(self):
+        """An emulated CPU that halts may miss the interrupt that should wake it, once it has run guests of its own, and
+        the other then waits for it for ever. So none halts: each has something to do that gives way to everything."""
+        self.inside("for cpu in $(seq 0 $(($(nproc) - 1))); do systemd-run --quiet -p CPUSchedulingPolicy=idle "
+                    "-p CPUAffinity=$cpu sh -c 'while :; do :; done'; done")
+
+    def answers(self, seconds=60):
+        p = self.exec("true", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            return p.wait(timeout=seconds) == 0
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+            return False
+
+    def stop(self):
+        """Nothing of it is left, whatever state it was in."""
+        subprocess.run(self.argv("kill", "-q", NAME), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(self.argv("rm", "-f", NAME), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        if not self.foreign:
+            shutil.rmtree(self.runtime, ignore_errors=True)
+
+    # ---- in it ----
+
+    def exec(self, *argv, env={}, **kw):
+        options = [f"--env={k}={v}" for k, v in env.items()]
+        return subprocess.Popen(self.argv("exec", *options, NAME, "--", *argv), env=self.env, **kw)
+
+    def inside(self, script, timeout=300):
+        p = self.exec("sh", "-ec", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                      text=True)
+        out = p.communicate(timeout=timeout)[0]
+        if p.returncode:
+            raise Failure(f"in the host VM: {script}: status {p.returncode}\n{out[-4000:]}")
+        return out
+
+    def unpack(self, directory, fill):
+        """FILL(tarfile) writes what is unpacked in DIRECTORY."""
+        self.inside(f"mkdir -p {directory}")
+        p = self.exec("tar", "--keep-directory-symlink", "-C", directory, "-xf", "-", stdin=subprocess.PIPE)
+        with p.stdin, tarfile.open(fileobj=p.stdin, mode="w|", format=tarfile.GNU_FORMAT) as tar:
+            fill(tar)
+        if p.wait():
+            raise Failure(f"unpacking in {directory} failed")
+
+    def fill_store(self, tar):
+        """Not its verdicts on files, which are others there."""
+        for name, content in store_part(self.state / "store", self.kernel()["name"]).items():
+            if name.startswith("verified/"):
+                continue
+            if isinstance(content, bytes):
+                info = tarfile.TarInfo(f"store/{name}")
+                info.size, info.mode = len(content), 0o644
+                tar.addfile(info, io.BytesIO(content))
+            else:
+                tar.add(content, f"store/{name}")
+
+    def fill_tree(self, tar):
+        for name in (*PROGRAMS, *TEST_PROGRAMS):
+            tar.add(self.build / name, f"build/{name}")
+        for name in ("tests/vm", "tests/fakes", "tests/host", "bench/cold-start"):
+            tar.add(SOURCE / name, name)
+
+    def install(self):
+        """uvms as `meson install` puts it, programs and tests below /opt/uvms, the store, Cloud Hypervisor."""
+        with tempfile.TemporaryDirectory(prefix="uvms-host-dest-") as d:
+            subprocess.run(["meson", "install", "-C", self.build, "--no-rebuild", "--quiet", "--destdir", d], check=True,
+                           stdout=subprocess.DEVNULL)
+            self.unpack("/", lambda tar: [tar.add(p, p.name) for p in sorted(pathlib.Path(d).iterdir())])
+        self.unpack(TREE, self.fill_tree)
+        state = f"{BUILD}/vm-tests/state"
+        self.unpack(state, self.fill_store)
+        # one store for both: for the cases, and for the units
+        self.inside(f"chown -R 0:0 {TREE} && chmod 711 {state} && mkdir -p -m 711 /var/lib/uvms && "
+                    f"rm -rf /var/lib/uvms/store && cp -al {state}/store /var/lib/uvms/ && systemctl daemon-reload && "
+                    "uvms kernel ls -q && uvms image ls -q")
+        ch = cloud_hypervisor()
+        if ch:
+            self.uvms("cp", ch, f"{NAME}:/usr/local/bin/cloud-hypervisor")
+            self.inside("chmod 755 /usr/local/bin/cloud-hypervisor && cloud-hypervisor --version")
+        return ch
