@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -176,4 +177,35 @@ int file_remove_tree_at(int dirfd, const char *name)
 	if (r < 0)
 		return r;
 	return unlinkat(dirfd, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+static int file_by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int file_list_at(int dirfd, const char *name, size_t max, char ***ret)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), r = 0;
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	size_t n = 0;
+
+	if (!d) {
+		r = -errno;
+		fd_close(fd);
+		return r;
+	}
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		if (str_eq(e->d_name, ".") || str_eq(e->d_name, ".."))
+			continue;
+		r = n++ < max ? strv_push(&names, e->d_name) : -E2BIG;
+	}
+	closedir(d);
+	if (r < 0)
+		return r;
+	if (names)
+		qsort(names, n, sizeof *names, file_by_name);
+	*ret = TAKE_PTR(names);
+	return 0;
 }

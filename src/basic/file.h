@@ -22,5 +22,11 @@ int file_mkdir_at(int dirfd, const char *name, mode_t mode);
 /* mkdir -p, and opens the last one. Intermediate directories get mode 0755. */
 int file_mkdir_path(const char *path, mode_t mode);
 
+/*
+ * The names in NAME below DIRFD (".": DIRFD itself), sorted, without "." and ".."; NULL-terminated, NULL when there are
+ * none. -E2BIG: more than MAX. Never follows a last symlink.
+ */
+int file_list_at(int dirfd, const char *name, size_t max, char ***ret);
+
 /* Removes NAME and all below it, staying below DIRFD. 0 when it is not there. */
 int file_remove_tree_at(int dirfd, const char *name);

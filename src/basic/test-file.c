@@ -7,6 +7,7 @@
 #include "cleanup.h"
 #include "file.h"
 #include "sockun.h"
+#include "str.h"
 #include "unit.h"
 
 static int dir_setup(void **state)
@@ -79,12 +80,33 @@ static void long_socket_paths(void **state)
 	assert_true(peer >= 0);
 }
 
+static void list(void **state)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int dir = file_mkdir_at(AT_FDCWD, "test-file.list", 0700);
+
+	assert_true(dir >= 0);
+	assert_int_equal(file_list_at(dir, ".", 10, &names), 0);
+	assert_null(names);
+	assert_int_equal(file_write_at(dir, "b", "", 0, 0600), 0);
+	assert_int_equal(file_write_at(dir, ".a", "", 0, 0600), 0);
+	assert_int_equal(file_list_at(AT_FDCWD, "test-file.list", 2, &names), 0);
+	assert_string_equal(names[0], ".a");
+	assert_string_equal(names[1], "b");
+	assert_null(names[2]);
+	assert_int_equal(file_list_at(dir, ".", 1, &names), -E2BIG);
+	assert_int_equal(file_list_at(dir, "b", 1, &names), -ENOTDIR);
+	close(dir);
+	assert_int_equal(file_remove_tree_at(AT_FDCWD, "test-file.list"), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
 		cmocka_unit_test(removes_trees_but_follows_no_link),
 		cmocka_unit_test(long_socket_paths),
+		cmocka_unit_test(list),
 	};
 
 	return cmocka_run_group_tests(tests, dir_setup, dir_teardown);

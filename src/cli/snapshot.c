@@ -1,6 +1,5 @@
 #include "snapshot.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -113,7 +112,7 @@ static int file_line(int dir, const char *name, char ***files)
 	return r < 0 ? r : strv_pushf(files, "%s %lld %s", digest, (long long)st.st_size, name);
 }
 
-static int by_name(const void *a, const void *b)
+static int by_line(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
@@ -121,26 +120,17 @@ static int by_name(const void *a, const void *b)
 /* Sorted, so that two lists can be compared line by line. */
 static int read_files(int dir_fd, char ***ret)
 {
-	CLEANUP(strv_freep) char **files = NULL;
-	int copy = openat(dir_fd, "vmm", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), r = 0;
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	CLEANUP_CLOSE int vmm =
+		openat(dir_fd, "vmm", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	CLEANUP(strv_freep) char **names = NULL, **files = NULL;
+	int r = vmm < 0 ? -errno : file_list_at(vmm, ".", SNAPSHOT_FILES_MAX, &names);
 
-	if (!d) {
-		r = -errno;
-		fd_close(copy);
-		return r;
-	}
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (str_eq(e->d_name, ".") || str_eq(e->d_name, ".."))
-			continue;
-		r = strv_length(files) < SNAPSHOT_FILES_MAX ? file_line(dirfd(d), e->d_name, &files)
-							    : -E2BIG;
-	}
-	closedir(d);
+	for (char **n = names; r == 0 && n && *n; n++)
+		r = file_line(vmm, *n, &files);
 	if (r < 0)
 		return r;
 	if (files)
-		qsort(files, strv_length(files), sizeof *files, by_name);
+		qsort(files, strv_length(files), sizeof *files, by_line);
 	*ret = TAKE_PTR(files);
 	return 0;
 }

@@ -1,6 +1,5 @@
 #include "volume.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "tool.h"
 
 #define VOLUME_DISK "disk"
+#define VOLUMES_MAX 100000
 #define VOLUME_NEW  "disk.new"
 
 /* Without reserved blocks: no root of the host will ever need them. */
@@ -157,33 +157,16 @@ void volume_finish(struct volume *v)
 	*v = (struct volume){ 0 };
 }
 
-static int volume_by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 int volume_list(int volumes_fd, char ***ret)
 {
-	CLEANUP(strv_freep) char **names = NULL;
-	int copy = openat(volumes_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
-	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	CLEANUP(strv_freep) char **all = NULL, **names = NULL;
+	int r = file_list_at(volumes_fd, ".", VOLUMES_MAX, &all);
 
-	if (!d) {
-		r = -errno;
-		fd_close(copy);
-		return r;
-	}
-	for (struct dirent *e; r == 0 && (e = readdir(d));) {
-		if (e->d_name[0] != '.')
-			r = strv_push(&names, e->d_name);
-	}
-	closedir(d);
-	if (r < 0)
-		return r;
-	if (names)
-		qsort(names, strv_length(names), sizeof *names, volume_by_name);
-	*ret = TAKE_PTR(names);
-	return 0;
+	for (char **n = all; r == 0 && n && *n; n++)
+		r = **n == '.' ? 0 : strv_push(&names, *n);
+	if (r == 0)
+		*ret = TAKE_PTR(names);
+	return r;
 }
 
 int volume_remove(int volumes_fd, const char *name)
