@@ -25,13 +25,10 @@ static struct sv_disk *disk_find(struct sv *sv, const char *name)
 	return NULL;
 }
 
-/* -ENOSPC: there are no more. */
+/* -ENOSPC: there are no more. With any back-end, so that a VM takes no more than it was started for. */
 static int slot_find(const struct sv *sv)
 {
-	size_t n = vmm_backend_caps(sv->backend) & VMM_CAP_SLOTS ? sv->spec.hotplug_slots
-								 : ARRAY_SIZE(sv->disks);
-
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < sv->spec.hotplug_slots; i++) {
 		if (sv->disks[i].fd < 0)
 			return (int)i;
 	}

@@ -195,9 +195,30 @@ static gid_t kvm_group(const struct sv *sv)
 	return st.st_gid;
 }
 
+/*
+ * The largest file that it has to write: its memory (a memfd, or a snapshot's), or a volume. Whoever may get
+ * another volume later may write what is the largest of those.
+ */
+static unsigned long long vmm_file_bytes(const struct sv *sv)
+{
+	uint64_t n = sv->spec.memory_max_bytes > sv->spec.memory_bytes ? sv->spec.memory_max_bytes
+								       : sv->spec.memory_bytes;
+	struct stat st;
+
+	if (sv->spec.hotplug_slots > 0)
+		return VM_VOLUME_MAX_BYTES;
+	for (size_t i = VMM_FD_DISK; i < SV_FDS_MAX; i++) {
+		if (sv->vmm_fds[i] >= 0 && fstat(sv->vmm_fds[i], &st) == 0 &&
+			(uint64_t)st.st_size > n)
+			n = (uint64_t)st.st_size;
+	}
+	return n;
+}
+
 static int vmm_spawn(struct sv *sv, const char *const *argv)
 {
-	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 } };
+	struct spawn_limit limits[] = { { RLIMIT_CORE, 0 }, { RLIMIT_NOFILE, 4096 },
+		{ RLIMIT_FSIZE, vmm_file_bytes(sv) } };
 	int fds[SPAWN_FDS_MAX];
 	struct spawn spawn = { SPAWN_DEFAULTS, .fds = fds, .limits = limits,
 		.n_limits = ARRAY_SIZE(limits) };

@@ -195,8 +195,7 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
-		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SLOTS |
-		VMM_CAP_SNAPSHOT,
+		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

@@ -540,7 +540,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
 		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
-		VMM_CAP_DISKS | VMM_CAP_SLOTS | VMM_CAP_CPU_MODEL,
+		VMM_CAP_DISKS | VMM_CAP_CPU_MODEL,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,

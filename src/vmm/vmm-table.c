@@ -29,7 +29,6 @@ static const struct {
 	{ "memory changed while it runs (virtio-mem)", "yes", "no", VMM_CAP_MEMORY },
 	{ "CPUs added while it runs", "yes", "no", VMM_CAP_CPUS },
 	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
-	{ "they need `--hotplug-slots`", "yes", "no", VMM_CAP_SLOTS },
 	{ "snapshot and restore", "yes", "not supported yet", VMM_CAP_SNAPSHOT },
 };
 

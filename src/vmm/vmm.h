@@ -92,7 +92,6 @@ enum vmm_caps {
 	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
 	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
 	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
-	VMM_CAP_SLOTS = 1 << 14,    /* devices are added to slots that were made at the start */
 	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_CPU_MODEL = 1 << 16,
 };

@@ -548,6 +548,8 @@ def isolation(host):
             true("NoNewPrivs:\t1" in text, f"no_new_privs of {pid}")
             # Cloud Hypervisor leaves its main thread, which only waits, without a filter
             true("Seccomp:\t2" in text or (vmtest.BACKEND == "ch" and text is tasks[0]), f"seccomp of {pid}: {text}")
+    limits = pathlib.Path(f"/proc/{s['vmm_pid']}/limits").read_text()
+    true(re.search(rf"Max file size\s+{s['memory_bytes']}\s+{s['memory_bytes']}\s", limits), f"limits of the VMM: {limits}")
     true(s["uid"] != 0, "root runs the VMM")
     cmdline = pathlib.Path(f"/proc/{s['vmm_pid']}/cmdline").read_bytes()
     true(b"secret" not in cmdline, "something secret on the command line")
