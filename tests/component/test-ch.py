@@ -514,6 +514,32 @@ def network(c):
         true(b"uvms0" not in links, "a TAP is left in the host's namespace")
 
 
+def operations(c):
+    """Changes of a VM that runs, each refused, unanswered or the end of the VMM: a refusal changes nothing."""
+    vmtest.need("mkfs.ext4")
+    refused = "the VMM refused.*Error from API: The VM could not boot: .*os error 2"
+    commands = {"vm.pause": ("pause", "VM"), "vm.resume": ("resume", "VM"), "vm.resize": ("set", "--memory=512M", "VM"),
+                "vm.add-disk": ("attach", "VM", "data-VM:32M"), "vm.snapshot": ("snapshot", "VM", "snap-VM")}
+
+    def attempt(call, how, status, said, outcome):
+        vm = c.start(f"{call}/{how}", "--max-memory=1G", "--memory=256M")
+        if call == "vm.resume":
+            c.host.run("pause", vm, check=0)
+        p = c.host.run(*(word.replace("VM", vm) for word in commands[call]))
+        equal(p.returncode, status, f"{p.stderr!r}")
+        true(re.search(said, p.stderr.decode(), re.S), f"{p.stderr!r}")
+        if outcome == "crashed":
+            c.ended(vm, "crashed", re.escape(call))
+            return
+        equal(c.host.status(vm)["state"], "paused" if call == "vm.resume" else "running", "state")
+        c.end(vm, outcome)
+
+    side_by_side(attempt, [(call, *rest) for call in commands for rest in (
+        ("500", 1, refused, "clean"), ("429", 1, refused, "clean"), ("die", 1, "the VM ended", "crashed"),
+        ("die-in", 1, "the VM ended", "crashed"), ("close", 1, "the VM ended", "crashed"),
+        ("garbage", 1, "the VM ended", "crashed"))])
+
+
 def many(c):
     """16 at once: each has its own of everything, and all of them end."""
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
@@ -527,7 +553,7 @@ def many(c):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (life, faults, silent, stops, good_manners, no_program, reboots, hybrid,
-                                                    refresh, channels, console, network, many)}
+                                                    refresh, channels, console, network, operations, many)}
 
 
 def run(name, function):
