@@ -67,6 +67,12 @@ void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
 	(void)str_set(&sv->status.cause, text);
 }
 
+/* The guest's memory is read before a restored VM is up. */
+static uint64_t up_usec(const struct sv *sv)
+{
+	return sv->restore ? VMM_SNAPSHOT_USEC : UP_USEC;
+}
+
 static int on_deadline(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	sv_happen(userdata, SV_DEADLINE, NULL);
@@ -238,8 +244,9 @@ static void do_fail(struct sv *sv, enum sv_state last)
 
 	if (last == SV_STARTING)
 		sv_blame(sv, "failed",
-			"%s%sthe VMM did not answer within 15 s; the console's last lines:\n%s",
-			str_or(owed, ""), owed ? ": " : "", str_or(tail, "(none)"));
+			"%s%sthe VMM did not answer within %llu s; the console's last lines:\n%s",
+			str_or(owed, ""), owed ? ": " : "",
+			(unsigned long long)up_usec(sv) / 1000000, str_or(tail, "(none)"));
 	else
 		sv_blame(sv, "failed",
 			"the guest was not ready within the start time-out; the console's last "
@@ -503,7 +510,7 @@ static int make_timers(struct sv *sv)
 	int r;
 
 	r = sd_event_add_time_relative(
-		sv->event, &sv->deadline, CLOCK_MONOTONIC, UP_USEC, 0, on_deadline, sv);
+		sv->event, &sv->deadline, CLOCK_MONOTONIC, up_usec(sv), 0, on_deadline, sv);
 	if (r >= 0)
 		r = sd_event_add_time_relative(
 			sv->event, &sv->linger, CLOCK_MONOTONIC, LINGER_USEC, 0, on_linger, sv);
