@@ -57,7 +57,10 @@ static int run_attach(int argc, char **argv)
 			     size_bytes > VM_VOLUME_MAX_BYTES))
 		return fail(
 			UVMS_EXIT_USAGE, NULL, NULL, "the size must be 16M to 16T, as in NAME:1G");
-	r = make_volume(name, size_bytes);
+	/* nothing is made for a VM that is not there */
+	r = cli_call(argv[0], "io.uvms.VM.Status", NULL, NULL, NULL);
+	if (r == 0)
+		r = make_volume(name, size_bytes);
 	return r ? r : call_volume(argv[0], "io.uvms.VM.Attach", name);
 }
 

@@ -155,6 +155,8 @@ def attach(c):
         c.host.run("attach", vm, names[0] + ":1G", check=4)
         c.host.run("attach", vm, "x" * 21 + ":16M", check=2)
         c.host.run("attach", vm, "../up", check=2)
+        c.host.run("attach", "nobody", names[2] + "x", check=3)
+        true(names[2] + "x" not in used(), "a volume for a VM that is not there")
         c.host.run("detach", vm, names[2], check=3)
         c.host.run("refresh", vm, check=0)
         equal(attached(vm), names[:2], "attached after refresh")
