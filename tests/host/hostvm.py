@@ -1,7 +1,7 @@
 """The host VM: a Debian with systemd and KVM of its own, itself a uvms VM; its image, its life, what is put into it.
 
 Its image is kept in the store of the VM tests, under a name with the digest of what it is made from. Its runtime
-directory is of its own and has the number of this process in its name: what a killed runner left is found by that.
+directory, and so its name, has the number of this process: what a killed runner left is found by that.
 """
 import hashlib
 import io
@@ -17,8 +17,7 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parent.parent
 sys.path.insert(0, str(SOURCE / "tests/vm"))
-from storepart import store_part  # noqa: E402
-NAME = "uvms-host"
+from storepart import IMAGES, store_part  # noqa: E402
 PREFIX = "/tmp/uvms-host-"
 NEEDS = ("mmdebstrap", "mkfs.erofs", "qemu-system-x86_64", "meson", "tar")
 MEMORY_MIB, ROOT_MIB = 6144, 3584
@@ -69,6 +68,7 @@ class HostVm:
         self.build, self.suite, self.foreign = pathlib.Path(build).resolve(), suite, bool(runtime)
         self.state = pathlib.Path(os.environ.get("UVMS_VM_TESTS", self.build / "vm-tests")) / "state"
         self.runtime = pathlib.Path(runtime or f"{PREFIX}{os.getpid()}")
+        self.name = self.runtime.name
         self.env = dict(os.environ, UVMS_STATE_DIR=str(self.state), UVMS_RUNTIME_DIR=str(self.runtime))
 
     # ---- uvms out here ----
@@ -133,13 +133,12 @@ class HostVm:
 
     def start(self, say):
         image = self.image(say)
-        # newer kernels crash with a second CPU when they are emulated
-        cpus = "2" if self.kernel()["release"].startswith("6.1.") else "1"
         self.runtime.mkdir(mode=0o711, exist_ok=True)
-        accel, model = ("kvm", "host") if nested_kvm() else ("tcg", "EPYC,+svm,+npt")
-        say(f"starting the host VM: {self.suite}, {cpus} CPUs {'by KVM' if accel == 'kvm' else 'by emulation'}, "
+        # With a second CPU, an emulated host that runs guests on both hangs or panics after some minutes.
+        accel, model, cpus = ("kvm", "host", "2") if nested_kvm() else ("tcg", "EPYC,+svm,+npt", "1")
+        say(f"starting the host VM: {self.suite}, {cpus} CPU {'by KVM' if accel == 'kvm' else 'by emulation'}, "
             f"{MEMORY_MIB} MiB")
-        self.uvms("run", "-d", "-q", "--rm", "--name", NAME, "--backend=qemu", f"--accel={accel}", f"--cpu-model={model}",
+        self.uvms("run", "-d", "-q", "--name", self.name, "--backend=qemu", f"--accel={accel}", f"--cpu-model={model}",
                   f"--cpus={cpus}", f"--memory={MEMORY_MIB}M", f"--root-size={ROOT_MIB}M", "--start-timeout=10min",
                   "--stop-timeout=20s", image)
         self.inside("modprobe kvm_amd nested=0 && modprobe tun && udevadm settle && test -c /dev/kvm")
@@ -163,16 +162,21 @@ class HostVm:
 
     def stop(self):
         """Nothing of it is left, whatever state it was in."""
-        subprocess.run(self.argv("kill", "-q", NAME), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
-        subprocess.run(self.argv("rm", "-f", NAME), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(self.argv("kill", "-q", self.name), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(self.argv("rm", "-f", self.name), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
         if not self.foreign:
             shutil.rmtree(self.runtime, ignore_errors=True)
+
+    def last_words(self):
+        p = subprocess.run(self.argv("logs", self.name), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
+        lines = p.stdout.decode(errors="replace").splitlines()
+        return [line for line in lines if "Unhandled WRMSR" not in line][-40:]
 
     # ---- in it ----
 
     def exec(self, *argv, env={}, **kw):
         options = [f"--env={k}={v}" for k, v in env.items()]
-        return subprocess.Popen(self.argv("exec", *options, NAME, "--", *argv), env=self.env, **kw)
+        return subprocess.Popen(self.argv("exec", *options, self.name, "--", *argv), env=self.env, **kw)
 
     def inside(self, script, timeout=300):
         p = self.exec("sh", "-ec", script, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -191,9 +195,9 @@ class HostVm:
         if p.wait():
             raise Failure(f"unpacking in {directory} failed")
 
-    def fill_store(self, tar):
+    def fill_store(self, tar, images):
         """Not its verdicts on files, which are others there."""
-        for name, content in store_part(self.state / "store", self.kernel()["name"]).items():
+        for name, content in store_part(self.state / "store", self.kernel()["name"], images).items():
             if name.startswith("verified/"):
                 continue
             if isinstance(content, bytes):
@@ -209,7 +213,7 @@ class HostVm:
         for name in ("tests/vm", "tests/fakes", "tests/host", "bench/cold-start"):
             tar.add(SOURCE / name, name)
 
-    def install(self):
+    def install(self, images=IMAGES):
         """uvms as `meson install` puts it, programs and tests below /opt/uvms, the store, Cloud Hypervisor."""
         with tempfile.TemporaryDirectory(prefix="uvms-host-dest-") as d:
             subprocess.run(["meson", "install", "-C", self.build, "--no-rebuild", "--quiet", "--destdir", d], check=True,
@@ -217,13 +221,17 @@ class HostVm:
             self.unpack("/", lambda tar: [tar.add(p, p.name) for p in sorted(pathlib.Path(d).iterdir())])
         self.unpack(TREE, self.fill_tree)
         state = f"{BUILD}/vm-tests/state"
-        self.unpack(state, self.fill_store)
+        self.unpack(state, lambda tar: self.fill_store(tar, images))
         # one store for both: for the cases, and for the units
         self.inside(f"chown -R 0:0 {TREE} && chmod 711 {state} && mkdir -p -m 711 /var/lib/uvms && "
                     f"rm -rf /var/lib/uvms/store && cp -al {state}/store /var/lib/uvms/ && systemctl daemon-reload && "
                     "uvms kernel ls -q && uvms image ls -q")
         ch = cloud_hypervisor()
         if ch:
-            self.uvms("cp", ch, f"{NAME}:/usr/local/bin/cloud-hypervisor")
+            self.uvms("cp", ch, f"{self.name}:/usr/local/bin/cloud-hypervisor")
             self.inside("chmod 755 /usr/local/bin/cloud-hypervisor && cloud-hypervisor --version")
+        # the first start hashes the layers, which takes longer here than a VMM may take to answer
+        self.inside(f"export UVMS_STATE_DIR={state} UVMS_RUNTIME_DIR=/run/uvms-warm; "
+                    f"for image in {' '.join(images)}; do uvms run -q --backend=qemu --accel=kvm $image -- true || "
+                    "uvms run -q --backend=qemu --accel=kvm $image -- true; done; rm -rf /run/uvms-warm")
         return ch
