@@ -1,4 +1,5 @@
 """What the tests in the host VM share: the system's own realm, with the programs that are installed, and its units."""
+import json
 import pathlib
 import subprocess
 import time
@@ -11,6 +12,9 @@ BB = "busybox"
 
 
 class System(vmtest.Host):
+    # this host is a guest itself, with its agent in the same directory
+    LASTING = (*vmtest.Host.LASTING, "secret", "uvms-guest")
+
     def __init__(self, case):
         pathlib.Path("/run/uvms").mkdir(mode=0o711, exist_ok=True)
         super().__init__(case, runtime="/run/uvms", state="/var/lib/uvms")
@@ -50,11 +54,15 @@ def show(vm, *properties):
     return dict(line.split("=", 1) for line in text.splitlines())
 
 
-def known(host, *options):
-    """A VM that has run once and is known; its name."""
+def known(host, **fields):
+    """A VM that is known and has never run, as `uvms run --name` would have described it; its name."""
     vm = host.name()
-    host.run("run", "-d", "--name", vm, *options, BB, "--", "sleep", "100000", check=0)
-    host.run("kill", "-q", vm, check=0)
+    directory = host.state / "vms" / vm
+    directory.mkdir(parents=True, mode=0o711)
+    spec = {"name": vm, "image": BB, "command": ["sleep", "100000"], "cpus": 1, "memory_bytes": 512 << 20,
+            "start_timeout_usec": 180000000, "stop_timeout_usec": 90000000, "hotplug_slots": 0, "keep": True,
+            "backend": vmtest.BACKEND, "accel": vmtest.ACCEL, **fields}
+    (directory / "spec.json").write_text(json.dumps(spec))
     return vm
 
 

@@ -12,7 +12,6 @@ from hostcase import known, systemctl
 from vmtest import equal, true
 
 NONE = "0000000000000000"
-KVM_GROUP = "kvm"
 
 
 def start(host):
@@ -56,9 +55,8 @@ def limits(who, pid):
     equal(found["Max open files"], ("4096", "4096"), f"{who}: files")
 
 
-def threads(host):
+def threads(s, processes):
     """uid, groups, capabilities, no_new_privs, seccomp, namespaces and limits."""
-    s, processes = start(host)
     seen = 0
     for who, pid in processes.items():
         for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
@@ -78,9 +76,8 @@ ALLOWED = re.compile(r"(socket|pipe):\[\d+\]|anon_inode:.*|/dev/(null|kvm|urando
                      r"/run/uvms/[^/]+/(lock|i-[^/]+(/.*)?)|/proc/\d+/.*")
 
 
-def descriptors(host):
+def descriptors(s, processes):
     """None that leads elsewhere, and no file of the store that could be written."""
-    s, processes = start(host)
     for who, pid in processes.items():
         for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir():
             try:
@@ -99,5 +96,11 @@ def descriptors(host):
     true(b"secret" not in cmdline and b"/var/lib" not in cmdline, f"{cmdline}")
 
 
+def processes(host):
+    s, found = start(host)
+    threads(s, found)
+    descriptors(s, found)
+
+
 if __name__ == "__main__":
-    sys.exit(vmtest.main({"threads": threads, "descriptors": descriptors}, hostcase.System))
+    sys.exit(vmtest.main({"processes": processes}, hostcase.System))

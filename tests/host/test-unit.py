@@ -130,7 +130,7 @@ def words(host):
 
 def network(host):
     """--net=user as a service: what the unit forbids must not be what it needs."""
-    vm = known(host, "--net=user")
+    vm = known(host, net="user")
     systemctl("start", f"uvms@{vm}")
     equal(host.status(vm)["network"], "user 10.0.2.15", "status")
     true("10.0.2.15" in host.out("exec", vm, "ip", "address"), "address")

@@ -81,6 +81,7 @@ def true(value, what):
 
 class Host:
     """One realm: a state directory (shared, for the store) and a runtime directory of the case's own."""
+    LASTING = (".accel", ".vmm-version")	# files that no VM leaves
 
     def __init__(self, case, runtime=None, state=None):
         self.case = case
@@ -139,7 +140,7 @@ class Host:
         end = clock() + seconds
         while True:
             left = self.processes()
-            files = [str(p) for p in self.runtime.rglob("*") if p.name not in (".accel", ".vmm-version")]
+            files = [str(p) for p in self.runtime.rglob("*") if p.name not in self.LASTING]
             if not left and not files:
                 break
             if clock() > end:
