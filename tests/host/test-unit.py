@@ -77,7 +77,7 @@ def restart_on_failure(host):
         s = host.status(vm)
         true(s["state"] == "running" and s["supervisor_pid"] != first, f"{s}")
         host.run("exec", vm, "true", check=0)
-        host.run("exec", vm, "poweroff")	# its command is killed by that, or the session is lost
+        host.run("exec", vm, "kill", "1")	# as the power button; the session may be lost with it
         until(lambda: show(vm, "ActiveState")["ActiveState"] == "inactive", 20, lambda: f"{show(vm, 'ActiveState')}")
         equal(show(vm, "NRestarts", "Result"), {"NRestarts": "1", "Result": "success"}, "after a power-off")
     finally:
@@ -114,13 +114,14 @@ def words(host):
     vm, seen = known(host), []
 
     def look(state):
-        text = show(vm, "StatusText")["StatusText"]
+        unit = show(vm, "StatusText", "ActiveState")
+        text = unit["StatusText"]
         if text and (not seen or seen[-1] != text):
             seen.append(text)
-        return show(vm, "ActiveState")["ActiveState"] == state
+        return unit["ActiveState"] == state
 
     systemctl("start", "--no-block", f"uvms@{vm}")
-    until(lambda: look("active"), 60, "started")
+    until(lambda: look("active") and seen[-1] == "running", 60, lambda: f"started: {seen}")
     true('Status: "running"' in systemctl("status", f"uvms@{vm}"), "systemctl status")
     systemctl("stop", "--no-block", f"uvms@{vm}")
     until(lambda: look("inactive"), 30, "stopped")
