@@ -99,7 +99,8 @@ static char *read_vmm(const char *backend)
 
 static int file_line(int dir, const char *name, char ***files)
 {
-	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	/* the VMM could have made anything there, a FIFO that nobody writes to among them */
+	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	char digest[STORE_DIGEST_MAX + 1];
 	struct stat st;
 	int r;
