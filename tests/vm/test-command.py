@@ -149,7 +149,7 @@ def clock(host):
     true(abs(int(p.stdout) - time.time()) < 10, f"the guest's clock: {p.stdout!r}")
 
 
-def pause(host):
+def pause_resume(host):
     """A paused guest does nothing and uses no CPU; a session goes on where it was, with the time of now."""
     vm = host.name()
     host.run("run", "-d", "--name", vm, BB, "--", "sleep", "1000", check=0)
@@ -581,7 +581,7 @@ def layer_flip(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause, resize, attach, snapshot, panic,
+    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause_resume, resize, attach, snapshot, panic,
     never_ready, flood, long_names, bad_names, dry_run, cpu_model, kill_supervisor, kill_vmm, kill_vsockd, kill_cli,
     stopped_vmm, stopped_vsockd, two_starters, parallel, vmm_faults, console, isolation, layer_flip)}
 

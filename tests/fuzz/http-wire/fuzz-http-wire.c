@@ -1,7 +1,6 @@
 /* A reply from bytes: what is whole stays whole and the same, however it is cut. */
 #include <assert.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "http-wire.h"
 
@@ -18,7 +17,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	assert(a.total_len <= size && a.body_len <= a.total_len);
 	assert(a.body + a.body_len == bytes + a.total_len);
 	assert(http_wire_reply(bytes, a.total_len, &b) == 1);
-	assert(memcmp(&a, &b, sizeof a) == 0);
+	assert(a.status == b.status && a.body == b.body && a.body_len == b.body_len &&
+		a.total_len == b.total_len);
 	for (size_t n = 0; n < a.total_len && n < 512; n++)
 		assert(http_wire_reply(bytes, n, &b) == 0);
 	return 0;
