@@ -152,14 +152,14 @@ class Cell:
 
     def strike(self):
         os.kill(pid_of(self.t, self.host, self.vm, self.process, self.client), self.signal)
-        return vmtest.clock()
+        return self.t.clock()
 
     def lives(self, struck):
         """Ready within the bound (for a start: beyond the time that a boot takes), and a command runs in it."""
         boot = 30 if self.phase == "start" else 0
         wait_state(self.t, self.host, self.vm, ("running",), self.seconds + boot)
         self.t.equal(self.host.out("exec", self.vm, "echo", "ok", timeout=30), "ok\n", f"{self.vm}: exec")
-        took = vmtest.clock() - struck
+        took = self.t.clock() - struck
         # the first exec after a stopped supervisor has waited for the look that wakes it
         self.t.true(took < self.seconds + boot + 5, f"{self.vm}: {took:.1f} s")
         out = self.host.out("stop", "--timeout=10s", self.vm)
@@ -168,7 +168,7 @@ class Cell:
     def ends(self, struck):
         self.host.run("wait", f"--timeout={self.seconds}s", self.vm, check=0)
         s = wait_state(self.t, self.host, self.vm, ("stopped",), 2)
-        took = vmtest.clock() - struck
+        took = self.t.clock() - struck
         self.t.equal(s["outcome"], self.outcome, f"{self.vm} ({s['cause']})")
         self.t.true(took <= self.seconds + 1, f"{self.vm}: {took:.1f} s")
 
@@ -178,11 +178,11 @@ class Cell:
             self.client.kill()
             self.client.wait()
         self.host.audit()
-        start = vmtest.clock()
+        start = self.t.clock()
         p = self.host.run("start", self.vm, timeout=60)
         self.t.equal(p.returncode, 0, f"{self.vm}: the next start: {p.stderr.decode()}")
         # a boot of this guest by emulation takes 2 s, more when the host is busy
-        self.t.true(vmtest.clock() - start < 25, f"{self.vm}: the next start took too long")
+        self.t.true(self.t.clock() - start < 25, f"{self.vm}: the next start took too long")
         self.host.run("kill", "-q", self.vm, check=0)
         self.host.run("rm", self.vm, check=0)
 
