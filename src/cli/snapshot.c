@@ -28,7 +28,6 @@
 
 #define SNAPSHOT_VERSION  1
 #define SNAPSHOT_MANIFEST "manifest.json"
-#define SNAPSHOT_NAME_MAX 80
 #define CPUINFO_MAX       (4 << 20)
 
 static const struct json_field fields[] = {
@@ -51,12 +50,12 @@ void snapshot_finish(struct snapshot *s)
 
 int snapshot_open(const char *name)
 {
-	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), "snapshots");
+	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), VM_SNAPSHOTS);
 	int fd;
 
 	if (all < 0)
 		return all;
-	if (!str_is_name(name, strlen(name), SNAPSHOT_NAME_MAX))
+	if (!str_is_name(name, strlen(name), VM_SNAPSHOT_NAME_MAX))
 		return -EINVAL;
 	fd = openat(all, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;

@@ -113,7 +113,7 @@ static int complete(
 static int make(
 	const char *vm, const char *name, const struct vm_status *status, struct vm_spec *spec)
 {
-	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), "snapshots"), dir = -EBADF;
+	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), VM_SNAPSHOTS), dir = -EBADF;
 	CLEANUP_FREE char *hidden = str_printf(".%s.new", name);
 	int r;
 
@@ -147,7 +147,7 @@ static int run_snapshot(int argc, char **argv)
 
 	if (r)
 		return r;
-	if (!str_is_name(argv[1], strlen(argv[1]), 80))
+	if (!str_is_name(argv[1], strlen(argv[1]), VM_SNAPSHOT_NAME_MAX))
 		return fail(UVMS_EXIT_USAGE, NULL, NULL,
 			"\"%s\" cannot be a snapshot's name: 1 to 80 of A-Z a-z 0-9 _ . -",
 			argv[1]);

@@ -15,21 +15,20 @@
 #include "sv-change.h"
 #include "sv.h"
 
-#define SNAPSHOT_NAME_MAX 80 /* bytes */
-#define SNAPSHOT_SECRET   "secret"
-#define SNAPSHOT_VMM      "vmm"
+#define SNAPSHOT_SECRET "secret"
+#define SNAPSHOT_VMM    "vmm"
 
 /* Hidden ones too: a client completes it under such a name. */
 static bool name_is_good(const char *name)
 {
 	const char *rest = *name == '.' ? name + 1 : name;
 
-	return str_is_name(rest, strlen(rest), SNAPSHOT_NAME_MAX);
+	return str_is_name(rest, strlen(rest), VM_SNAPSHOT_NAME_MAX);
 }
 
 static int snapshot_open(const struct sv *sv, const char *name)
 {
-	CLEANUP_CLOSE int all = vm_dirs_open_state(&sv->dirs, SV_SNAPSHOTS);
+	CLEANUP_CLOSE int all = vm_dirs_open_state(&sv->dirs, VM_SNAPSHOTS);
 	int fd;
 
 	if (all < 0)
@@ -40,7 +39,7 @@ static int snapshot_open(const struct sv *sv, const char *name)
 
 static char *snapshot_path(const struct sv *sv, const char *name)
 {
-	return str_printf("%s/" SV_SNAPSHOTS "/%s/" SNAPSHOT_VMM, sv->dirs.state, name);
+	return str_printf("%s/" VM_SNAPSHOTS "/%s/" SNAPSHOT_VMM, sv->dirs.state, name);
 }
 
 static int secret_write(const struct sv *sv, int dir)

@@ -10,8 +10,6 @@
 struct control_call;
 struct sv;
 
-#define SV_SNAPSHOTS "snapshots" /* below STATE */
-
 /* Answers CALL, now or later. NAME is borrowed. LOOK: says whether it can be done, and touches nothing. */
 void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool look);
 

@@ -13,6 +13,9 @@
  */
 #pragma once
 
+#define VM_SNAPSHOTS         "snapshots" /* below STATE */
+#define VM_SNAPSHOT_NAME_MAX 80          /* bytes */
+
 struct vm_dirs {
 	char *state; /* owned, absolute paths */
 	char *runtime;
