@@ -4,7 +4,8 @@
  * A /dev/kvm that opens, creates a VM and even reaches HLT proves nothing: a software KVM (no vmx or
  * svm flag) does all that at some million instructions a second, and a stock guest hangs in it. So a
  * tiny real-mode guest runs 40,000 rounds of dec/jnz: ≈ 0.02 ms on hardware, ≈ 4 ms nested in an
- * emulated host, ≈ 39 ms on a software KVM. Not at HLT after 20 ms of CPU time means: emulate.
+ * emulated host, ≈ 39 ms on a software KVM. Not at HLT after 20 ms of CPU time means: emulate; where the CPU
+ * has VMX or SVM it is 200 ms, because an emulated host may itself get little of its CPU.
  */
 #pragma once
 
@@ -20,7 +21,7 @@ struct accel {
 	char reason[160];   /* one line for people */
 };
 
-/* Probes now; at most ≈ 30 ms of CPU time. */
+/* Probes now; at most ≈ 30 ms of CPU time, ≈ 210 ms where a CPU with VMX or SVM has no KVM that works. */
 void accel_probe(struct accel *ret);
 
 /* The same, kept in RUNTIME/.accel for this boot of the host. */
