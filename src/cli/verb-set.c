@@ -45,7 +45,7 @@ const struct verb verb_set = {
 	.summary = "change memory and CPUs of a VM that runs",
 	.description = "Memory goes both ways, between what the VM was started with and its "
 		       "--max-memory;\n"
-		       "the guest gives back what it can spare. CPUs are only added.",
+		       "the guest gives back what it can spare. CPUs likewise.",
 	.options = options,
 	.min = 1,
 	.max = 1,

@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "qemu-cpus.h"
 #include "qmp.h"
 #include "str.h"
 #include "vmm-impl.h"
@@ -57,9 +58,11 @@ struct vmm_qemu {
 	char *removing;     /* owned: the device whose end is waited for; NULL: none */
 	char *adding;       /* owned: what is taken back when it fails; NULL: nothing */
 	uint32_t slot;      /* of either */
+	/* CPUs that come and go: asked which there are, told what to do about it, and asked again */
+	uint32_t cpus_goal; /* 0: that is not under way */
+	bool is_counting;
+	size_t n_unplugs; /* CPUs that the guest is to give up */
 };
-
-#define QEMU_CPUS_AT_ONCE 8 /* commands that QMP's queue takes */
 
 /* HPET costs 7-8 % of a core in an idle guest; S3 and S4 have no use here. */
 static int qemu_machine(const struct vmm_config *c, char ***v)
@@ -289,6 +292,47 @@ static int qemu_drop_disk(struct vmm_qemu *q, const char *id, uint32_t slot)
 			       -EBADF);
 }
 
+static void qemu_cpus_end(struct vmm *v, int error, const char *reason)
+{
+	struct vmm_qemu *q = v->impl;
+
+	q->cpus_goal = 0;
+	q->n_unplugs = 0;
+	vmm_op_end(v, error, reason);
+}
+
+static int qemu_cpus_count(struct vmm_qemu *q)
+{
+	q->is_counting = true;
+	return qemu_ask_more(q, strdup("{\"execute\":\"query-hotpluggable-cpus\"}"), -EBADF);
+}
+
+static int qemu_cpus_ask(struct vmm_qemu *q, struct json_object *cpus)
+{
+	CLEANUP(strv_freep) char **commands = NULL;
+	int r = qemu_cpus_commands(cpus, q->cpus_goal, &commands, &q->n_unplugs);
+
+	for (char **c = commands; r >= 0 && c && *c; c++)
+		r = qemu_ask_more(q, strdup(*c), -EBADF);
+	return r;
+}
+
+/* All answers are there, and every CPU that was to go has gone. */
+static void qemu_cpus_next(struct vmm *v, struct json_object *data)
+{
+	struct vmm_qemu *q = v->impl;
+	int r;
+
+	if (q->is_counting) {
+		q->is_counting = false;
+		r = qemu_cpus_ask(q, data);
+	} else {
+		r = qemu_cpus_count(q);
+	}
+	if (r < 0 || q->n_results == 0)
+		qemu_cpus_end(v, r, NULL);
+}
+
 /* The guest gave it up: what is behind it goes, and then it is over. */
 static void qemu_on_deleted(struct vmm *v, const char *id)
 {
@@ -302,6 +346,23 @@ static void qemu_on_deleted(struct vmm *v, const char *id)
 		vmm_op_end(v, -EIO, "its block device stays");
 }
 
+/* What the guest says of a CPU that it is to give up; with emulation there is no DEVICE_DELETED. */
+static void qemu_on_ost(struct vmm *v, struct json_object *data)
+{
+	struct vmm_qemu *q = v->impl;
+
+	if (q->n_unplugs == 0)
+		return;
+	switch (qemu_cpus_ost(data)) {
+	case QEMU_CPU_GONE:
+		if (--q->n_unplugs == 0 && q->n_results == 0)
+			qemu_cpus_next(v, NULL);
+		break;
+	case QEMU_CPU_KEPT: qemu_cpus_end(v, -EIO, "the guest does not give it up"); break;
+	case QEMU_CPU_NOTHING: break;
+	}
+}
+
 static void qemu_on_event(struct vmm *v, const char *name, struct json_object *data)
 {
 	if (str_eq(name, "SHUTDOWN"))
@@ -310,6 +371,8 @@ static void qemu_on_event(struct vmm *v, const char *name, struct json_object *d
 		vmm_emit(v, VMM_EVENT_RESET, qemu_text(data, "reason"));
 	else if (str_eq(name, "DEVICE_DELETED"))
 		qemu_on_deleted(v, qemu_text(data, "device"));
+	else if (str_eq(name, "ACPI_DEVICE_OST"))
+		qemu_on_ost(v, data);
 	else if (str_eq(name, "POWERDOWN"))
 		vmm_emit(v, VMM_EVENT_POWERDOWN, NULL);
 	else if (str_eq(name, "GUEST_PANICKED"))
@@ -325,7 +388,7 @@ static bool qemu_take_back(struct vmm_qemu *q)
 }
 
 /* Answers come in order; the operation has ended when all have come, with the first error. */
-static void qemu_on_result(struct vmm *v, const char *error)
+static void qemu_on_result(struct vmm *v, const char *error, struct json_object *data)
 {
 	struct vmm_qemu *q = v->impl;
 	CLEANUP_FREE char *first = NULL;
@@ -337,8 +400,15 @@ static void qemu_on_result(struct vmm *v, const char *error)
 	/* device_del was accepted: its event is the end */
 	if (q->removing && !q->error)
 		return;
+	if (q->cpus_goal && !q->error) {
+		if (q->n_unplugs == 0)
+			qemu_cpus_next(v, data);
+		return;
+	}
 	free(TAKE_PTR(q->removing));
 	first = TAKE_PTR(q->error);
+	q->cpus_goal = 0;
+	q->n_unplugs = 0;
 	vmm_op_end(v, first ? -EIO : 0, first);
 }
 
@@ -351,7 +421,7 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	case QMP_READY: vmm_emit(v, VMM_EVENT_UP, NULL); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
-	case QMP_RESULT: qemu_on_result(v, data ? NULL : str_or(name, "?")); break;
+	case QMP_RESULT: qemu_on_result(v, data ? NULL : str_or(name, "?"), data); break;
 	case QMP_CLOSED: vmm_emit(v, VMM_EVENT_CLOSED, name); break;
 	case QMP_FAULT: vmm_emit(v, VMM_EVENT_FAULT, name); break;
 	}
@@ -396,34 +466,6 @@ static int qemu_power_button(struct vmm *v)
 static int qemu_quit(struct vmm *v)
 {
 	return qmp_execute(((struct vmm_qemu *)v->impl)->qmp, "quit");
-}
-
-/* The CPU of socket I, of the kind of the others; those that the guest booted with have no id. */
-static char *qemu_cpu_command(const struct vmm_op *op, uint32_t i)
-{
-	const char *model = str_or(op->cpu_model, str_eq(op->accel, "kvm") ? "host" : "max");
-
-	return str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
-			  "\"%.*s-x86_64-cpu\",\"id\":\"cpu%u\",\"socket-id\":%u,"
-			  "\"core-id\":0,\"thread-id\":0}}",
-		(int)strcspn(model, ","), model, i, i);
-}
-
-/* A CPU is never taken away: the guest may refuse, and nothing says so. */
-static int qemu_add_cpus(struct vmm *v, const struct vmm_op *op)
-{
-	struct vmm_qemu *q = v->impl;
-	int r = 0;
-
-	if (op->cpus < op->now_cpus)
-		return -EOPNOTSUPP;
-	if (op->cpus - op->now_cpus > QEMU_CPUS_AT_ONCE)
-		return -E2BIG;
-	for (uint32_t i = op->now_cpus; r == 0 && i < op->cpus; i++) {
-		r = qmp_ask_consume(q->qmp, qemu_cpu_command(op, i), -EBADF);
-		q->n_results += r == 0;
-	}
-	return q->n_results > 0 ? 0 : r;
 }
 
 static int qemu_ask(struct vmm *v, char *command)
@@ -487,10 +529,14 @@ static void qemu_forget(struct vmm *v)
 	struct vmm_qemu *q = v->impl;
 
 	free(TAKE_PTR(q->removing));
+	q->cpus_goal = 0;
+	q->n_unplugs = 0;
 }
 
 static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 {
+	struct vmm_qemu *q = v->impl;
+
 	switch (op->kind) {
 	case VMM_OP_PAUSE: return qemu_ask(v, strdup("{\"execute\":\"stop\"}"));
 	case VMM_OP_RESUME: return qemu_ask(v, strdup("{\"execute\":\"cont\"}"));
@@ -501,7 +547,7 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 					      "\"/machine/peripheral/memory\",\"property\":"
 					      "\"requested-size\",\"value\":%llu}}",
 					   (unsigned long long)(op->bytes - op->boot_bytes)));
-	case VMM_OP_CPUS: return qemu_add_cpus(v, op);
+	case VMM_OP_CPUS: q->cpus_goal = op->cpus; return qemu_cpus_count(q);
 	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
 	case VMM_OP_REMOVE: return qemu_remove(v, op);
 	case VMM_OP_SNAPSHOT:

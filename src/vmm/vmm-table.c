@@ -27,7 +27,7 @@ static const struct {
 	{ "confines itself to its files (Landlock)", "from Linux 6.2", "no", VMM_CAP_LANDLOCK },
 	{ "pause and resume", "yes", "no", VMM_CAP_PAUSE },
 	{ "memory changed while it runs (virtio-mem)", "yes", "no", VMM_CAP_MEMORY },
-	{ "CPUs added while it runs", "yes", "no", VMM_CAP_CPUS },
+	{ "CPUs added while it runs, and removed (QEMU: with KVM)", "yes", "no", VMM_CAP_CPUS },
 	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
 	{ "snapshot and restore", "yes", "not supported yet", VMM_CAP_SNAPSHOT },
 };

@@ -168,11 +168,8 @@ struct vmm_op {
 	const char *path;   /* borrowed: of the disk, for who cannot be given FD */
 	int fd;             /* borrowed: the same, open for writing */
 	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
-	/* what the VM has, and had from the start */
-	const char *accel;     /* borrowed */
-	const char *cpu_model; /* borrowed; NULL: the back-end's choice */
+	/* what the VM had from the start */
 	uint64_t boot_bytes;
-	uint32_t now_cpus;
 };
 
 #define VMM_OP_USEC       (UINT64_C(20) * 1000000)

@@ -183,7 +183,7 @@ def pause_resume(host):
 
 
 def resize(host):
-    """Memory and CPUs come while the guest runs, and memory goes again."""
+    """Memory and CPUs come while the guest runs, and go again."""
     vm = host.name()
     host.run("run", "-d", "--name", vm, "--memory=256M", "--max-memory=768M", "--max-cpus=3", BB, "--",
              "sleep", "1000", check=0)
@@ -202,6 +202,14 @@ def resize(host):
     host.run("set", "--memory=256M", vm, check=0)
     wait_for(lambda: total() < first + 300, "memory does not go")
     equal(host.status(vm)["cpus"], 3, "status")
+    if host.status(vm)["accel"] == "tcg":
+        host.run("set", "--cpus=1", vm, check=6)
+        return
+    host.run("set", "--cpus=1", vm, check=0)
+    wait_for(lambda: cpus() == 1, "CPUs do not go")
+    host.run("set", "--cpus=2", vm, check=0)
+    wait_for(lambda: cpus() == 2, "one does not come back")
+    host.run("set", "--cpus=0", vm, check=2)
 
 
 def attach(host):
