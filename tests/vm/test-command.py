@@ -288,7 +288,7 @@ def panic(host):
 def never_ready(host):
     """The start time-out names itself, shows the console and what to do next."""
     vm = host.name()
-    p = host.run("run", "-d", "--start-timeout=6s", "--name", vm, BB)
+    p = host.run("run", "-d", f"--start-timeout={6 * vmtest.SLOW:.0f}s", "--name", vm, BB)
     equal(p.returncode, 5, "status")
     true(b"this init sleeps for ever" in p.stderr and b"next:" in p.stderr, f"said: {p.stderr!r}")
     equal(host.status(vm)["outcome"], "failed", "outcome")
