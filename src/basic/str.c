@@ -33,6 +33,59 @@ int str_set(char **p, const char *s)
 	return 0;
 }
 
+/* Of a lead byte: how long its character is, and what the second byte may be. 0: it is none. */
+static size_t utf8_lead(uint8_t lead, uint8_t *ret_low, uint8_t *ret_high)
+{
+	*ret_low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+	*ret_high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+	return lead < 0x80   ? 1
+	       : lead < 0xc2 ? 0
+	       : lead < 0xe0 ? 2
+	       : lead < 0xf0 ? 3
+	       : lead < 0xf5 ? 4
+			     : 0;
+}
+
+/* How many of LEN bytes at P go together as (the beginning of) a character of *RET_WANT bytes; 0: none. */
+static size_t utf8_match(const uint8_t *p, size_t len, size_t *ret_want)
+{
+	uint8_t low, high;
+	size_t n = 1;
+
+	*ret_want = len > 0 ? utf8_lead(p[0], &low, &high) : 0;
+	if (*ret_want == 0)
+		return 0;
+	for (; n < *ret_want && n < len; n++) {
+		if (p[n] < (n == 1 ? low : 0x80) || p[n] > (n == 1 ? high : 0xbf))
+			return 0;
+	}
+	return n;
+}
+
+size_t str_utf8_span(const void *p, size_t len)
+{
+	size_t want, n = utf8_match(p, len, &want);
+
+	return n == want ? n : 0;
+}
+
+size_t str_utf8_unfinished(const void *p, size_t len)
+{
+	for (size_t n = 1; n <= 3 && n <= len; n++) {
+		size_t want;
+
+		if (utf8_match((const uint8_t *)p + len - n, n, &want) == n)
+			return n < want ? n : 0;
+	}
+	return 0;
+}
+
+static bool str_is_control(const uint8_t *p, size_t span)
+{
+	return span == 1 ? *p < 0x20 || *p == 0x7f
+			 : span == 2 && p[0] == 0xc2 && p[1] < 0xa0; /* U+0080 … U+009F */
+}
+
 size_t str_escape(char *out, size_t size, const void *in, size_t len, const char *keep)
 {
 	const uint8_t *p = in;
@@ -40,18 +93,21 @@ size_t str_escape(char *out, size_t size, const void *in, size_t len, const char
 
 	if (size == 0)
 		return 0;
-	for (size_t i = 0; i < len; i++) {
-		bool plain = (p[i] >= 0x20 && p[i] != 0x7f && p[i] != '\\') ||
-			     (p[i] != 0 && keep && strchr(keep, p[i]));
-		size_t need = plain ? 1 : 4;
+	for (size_t i = 0; i < len;) {
+		size_t span = str_utf8_span(p + i, len - i);
+		bool plain = span > 0 && !str_is_control(p + i, span) && p[i] != '\\';
+		size_t take = plain ? span : 1, need;
 
+		plain = plain || (p[i] != 0 && p[i] < 0x80 && keep && strchr(keep, p[i]));
+		need = plain ? take : 4;
 		if (n + need >= size)
 			break;
 		if (plain)
-			out[n] = (char)p[i];
+			memcpy(out + n, p + i, take);
 		else
 			snprintf(out + n, size - n, "\\x%02x", p[i]);
 		n += need;
+		i += take;
 	}
 	out[n] = 0;
 	return n;

@@ -28,8 +28,18 @@ char *str_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int str_set(char **p, const char *s);
 
 /*
- * Copies LEN bytes of IN to OUT, control bytes and backslash as \xNN, always NUL-terminated, cut to
- * fit SIZE. UTF-8 bytes pass. Returns the length written. KEEP names control bytes that pass.
+ * The length in bytes (1 … 4) of the character that LEN bytes at P begin with, 0 when that is no well-formed UTF-8
+ * (The Unicode Standard, table 3-7).
+ */
+size_t str_utf8_span(const void *p, size_t len);
+
+/* How many of the last bytes (0 … 3) may be the beginning of a character whose rest is still to come. */
+size_t str_utf8_unfinished(const void *p, size_t len);
+
+/*
+ * Copies LEN bytes of IN to OUT, each byte of a control character (C1 too), of what is no UTF-8, and backslash as
+ * \xNN, always NUL-terminated, cut to fit SIZE. The result is well-formed UTF-8. Returns the length written. KEEP
+ * names control bytes that pass.
  */
 size_t str_escape(char *out, size_t size, const void *in, size_t len, const char *keep);
 

@@ -18,6 +18,63 @@ static void escapes(void **state)
 	assert_int_equal(str_escape(out, 1, "ab", 2, NULL), 0);
 }
 
+/* Every byte string up to two bytes, and the edges of the longer ones, beside the definition. */
+static void utf8(void **state)
+{
+	static const struct {
+		const char *s;
+		size_t span, unfinished;
+	} tests[] = {
+		{ "\xe2\x80\xa6", 3, 0 },
+		{ "\xe2\x80", 0, 2 },
+		{ "\xe2", 0, 1 },
+		{ "\x80", 0, 0 },
+		{ "\xc0\x80", 0, 0 },
+		{ "\xc1\xbf", 0, 0 },
+		{ "\xc2\x80", 2, 0 },
+		{ "\xe0\x9f\xbf", 0, 0 },
+		{ "\xe0\xa0\x80", 3, 0 },
+		{ "\xed\xa0\x80", 0, 0 },
+		{ "\xed\x9f\xbf", 3, 0 },
+		{ "\xf0\x8f\xbf\xbf", 0, 0 },
+		{ "\xf0\x90\x80\x80", 4, 0 },
+		{ "\xf4\x8f\xbf\xbf", 4, 0 },
+		{ "\xf4\x90\x80\x80", 0, 0 },
+		{ "\xf0\x90\x80", 0, 3 },
+		{ "\xf5\x80\x80\x80", 0, 0 },
+		{ "\xff", 0, 0 },
+		{ "a\xe2\x80", 1, 2 },
+		{ "", 0, 0 },
+		{ "\xe0\x80", 0, 0 },
+		{ "a", 1, 0 },
+		{ "\xc3\xa4", 2, 0 },
+		{ "\xe2\x80\xa6\xf0", 3, 1 },
+	};
+	char out[64];
+
+	for (size_t i = 0; i < ARRAY_SIZE(tests); i++) {
+		assert_int_equal(str_utf8_span(tests[i].s, strlen(tests[i].s)), tests[i].span);
+		assert_int_equal(
+			str_utf8_unfinished(tests[i].s, strlen(tests[i].s)), tests[i].unfinished);
+	}
+	str_escape(out, sizeof out,
+		"D\xe2\x80\xa6\xc2\x9b"
+		"1m\xe2\x80",
+		10, NULL);
+	assert_string_equal(out, "D\xe2\x80\xa6\\xc2\\x9b1m\\xe2\\x80");
+	/* a cut splits no character */
+	assert_int_equal(str_escape(out, 4, "a\xe2\x80\xa6", 4, NULL), 1);
+	assert_int_equal(str_escape(out, 5, "a\xe2\x80\xa6", 4, NULL), 4);
+	for (int c = 0; c < 256 * 256; c++) {
+		char in[] = { (char)(c >> 8), (char)c };
+		size_t n = str_escape(out, sizeof out, in, 2, NULL);
+
+		for (size_t at = 0; at < n; at += str_utf8_span(out + at, n - at))
+			assert_true(
+				str_utf8_span(out + at, n - at) > 0 && (uint8_t)out[at] >= 0x20);
+	}
+}
+
 static void hex(void **state)
 {
 	uint8_t bytes[2];
@@ -76,6 +133,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(escapes),
+		cmocka_unit_test(utf8),
 		cmocka_unit_test(hex),
 		cmocka_unit_test(names),
 		cmocka_unit_test(distances),

@@ -55,16 +55,18 @@ const char *sv_version(void)
 
 void sv_blame(struct sv *sv, const char *outcome, const char *format, ...)
 {
-	char text[2048];
+	char *text = NULL;
 	va_list ap;
 
 	if (sv->status.outcome)
 		return;
 	va_start(ap, format);
-	vsnprintf(text, sizeof text, format, ap);
+	if (vasprintf(&text, format, ap) < 0)
+		text = NULL;
 	va_end(ap);
 	(void)str_set(&sv->status.outcome, outcome);
-	(void)str_set(&sv->status.cause, text);
+	free(sv->status.cause);
+	sv->status.cause = text;
 }
 
 /* The guest's memory is read before a restored VM is up. */

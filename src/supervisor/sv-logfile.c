@@ -100,13 +100,26 @@ static size_t log_without_cr(char *out, const char *in, size_t len)
 	return n;
 }
 
+/* A character may be torn between two writes, or two pieces: its beginning waits for the rest. */
+static size_t log_join(struct sv_logfile *l, char *out, const char *in, size_t len)
+{
+	size_t n = l->n_torn;
+
+	memcpy(out, l->torn, n);
+	n += log_without_cr(out + n, in, len);
+	l->n_torn = str_utf8_unfinished(out, n);
+	n -= l->n_torn;
+	memcpy(l->torn, out + n, l->n_torn);
+	return n;
+}
+
 /* In small pieces: what of the stack was used once stays there, in every supervisor. */
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 {
 	const char *p = data;
 
 	while (len > 0) {
-		char text[4 * LOG_PIECE + 1], plain[LOG_PIECE];
+		char text[4 * (LOG_PIECE + 3) + 1], plain[LOG_PIECE + 3];
 		size_t n = len > LOG_PIECE ? LOG_PIECE : len, allowed = log_take_tokens(l, n);
 
 		if (allowed > 0 && l->gap_bytes > 0) {
@@ -118,8 +131,8 @@ void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 		}
 		if (allowed > 0)
 			log_append(l, text,
-				str_escape(text, sizeof text, plain,
-					log_without_cr(plain, p, allowed), "\n\t\\"));
+				str_escape(text, sizeof text, plain, log_join(l, plain, p, allowed),
+					"\n\t\\"));
 		l->dropped_bytes += n - allowed;
 		l->gap_bytes += n - allowed;
 		p += n;
@@ -129,16 +142,25 @@ void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 
 void sv_logfile_finish(struct sv_logfile *l)
 {
+	char text[4 * sizeof l->torn + 1];
+
+	if (l->fd >= 0 && l->n_torn > 0)
+		log_append(l, text, str_escape(text, sizeof text, l->torn, l->n_torn, NULL));
+	l->n_torn = 0;
 	if (l->fd >= 0)
 		l->fd = fd_close(l->fd);
 }
 
 char *sv_logfile_tail(const struct sv_logfile *l, size_t max)
 {
-	size_t len;
+	size_t len, from;
 	char *text = runtime_dir_log(l->dir_fd, l->name, &len);
 
-	if (text && len > max)
-		memmove(text, text + len - max, max + 1);
+	if (!text || len <= max)
+		return text;
+	/* not from the middle of a character */
+	for (from = len - max; from < len && ((uint8_t)text[from] & 0xc0) == 0x80;)
+		from++;
+	memmove(text, text + from, len - from + 1);
 	return text;
 }

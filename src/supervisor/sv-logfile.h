@@ -2,7 +2,7 @@
  * A log whose size on disk and whose write rate are bounded whatever is poured into it.
  *
  * Two segments, NAME and NAME.1, of SV_LOGFILE_SEGMENT bytes each: when the first is full it replaces
- * the second. Control bytes are written as \xNN. A token bucket (SV_LOGFILE_BURST at once, then
+ * the second. Control bytes, and those that are no UTF-8, are written as \xNN. A token bucket (SV_LOGFILE_BURST at once, then
  * SV_LOGFILE_RATE a second) decides what is written; what is not is counted and noted in the log.
  */
 #pragma once
@@ -18,6 +18,8 @@ struct sv_logfile {
 	int dir_fd; /* borrowed */
 	int fd;     /* owned */
 	char name[32];
+	char torn[3]; /* the beginning of a character whose rest is still to come */
+	size_t n_torn;
 	size_t size;
 	uint64_t tokens, filled_usec;
 	uint64_t dropped_bytes; /* in all */
@@ -31,5 +33,5 @@ int sv_logfile_resume(struct sv_logfile *l, int dir_fd, const char *name);
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len);
 void sv_logfile_finish(struct sv_logfile *l);
 
-/* The last bytes of the log, at most MAX, NUL-terminated, on the heap; NULL when there is none. */
+/* The last bytes of the log, at most MAX, from the beginning of a character on, NUL-terminated, on the heap; NULL when there is none. */
 char *sv_logfile_tail(const struct sv_logfile *l, size_t max);

@@ -68,11 +68,32 @@ static void keeps_short_logs_whole(void **state)
 	sv_logfile_finish(&l);
 }
 
+/* What came in two writes is whole; what never becomes whole is told as bytes; a tail begins with a character. */
+static void characters(void **state)
+{
+	CLEANUP_CLOSE int dir = open(directory, O_RDONLY | O_DIRECTORY);
+	CLEANUP_FREE char *tail = NULL, *shorter = NULL, *end = NULL;
+	struct sv_logfile l;
+
+	assert_int_equal(sv_logfile_init(&l, dir, "utf8"), 0);
+	sv_logfile_write(&l, "D\xe2", 2);
+	sv_logfile_write(&l, "\x80", 1);
+	sv_logfile_write(&l, "\xa6 \xff\xe2\x80", 5);
+	tail = sv_logfile_tail(&l, 100);
+	assert_string_equal(tail, "D\xe2\x80\xa6 \\xff");
+	shorter = sv_logfile_tail(&l, 7);
+	assert_string_equal(shorter, " \\xff");
+	sv_logfile_finish(&l);
+	end = sv_logfile_tail(&l, 8);
+	assert_string_equal(end, "\\xe2\\x80");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bounded),
 		cmocka_unit_test(keeps_short_logs_whole),
+		cmocka_unit_test(characters),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -247,6 +247,11 @@ def starts(c):
     equal(c.host.status(vm)["ready"], "degraded", "ready")
     c.start("die", check=1)
     true(b"cannot do that" in c.p.stderr, f"the VMM's words: {c.p.stderr!r}")
+    # what is no UTF-8, or would command a terminal, is told as bytes
+    vm = c.start("degraded bytes")
+    equal(c.host.status(vm)["failed_units"].strip(), r"b\xff\xe2\x80\xc2\x9b.service", "units")
+    c.start("die bytes", check=1)
+    true("\\xff\u2026\\xc2\\x9b1m".encode() in c.p.stderr, f"the VMM's bytes: {c.p.stderr!r}")
     for words in ("noagent", "wrongsecret", "unready"):
         c.start(words, "--start-timeout=1s", check=5)
         true(b"not ready within" in c.p.stderr, f"{words}: {c.p.stderr!r}")

@@ -61,7 +61,8 @@ def agent():
             c.sock.sendall(frames[at:at + 700])
             time.sleep(0.02)
     if "unready" not in fake:
-        state, text = (3, b"bad.service\n") if "degraded" in fake else (2, b"")
+        unit = b"b\xff\xe2\x80\xc2\x9b.service\n" if "bytes" in fake else b"bad.service\n"
+        state, text = (3, unit) if "degraded" in fake else (2, b"")
         c.send(wire.READY, struct.pack("<B", state) + wire.text(text))
     return c
 
@@ -100,7 +101,9 @@ def on_line(line):
 def main():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "die" in fake:
-        print("cannot do that", file=sys.stderr)
+        print("cannot do that", file=sys.stderr, flush=True)
+        if "bytes" in fake:
+            os.write(2, b"\xff\xe2\x80\xa6\xc2\x9b1m\xe2\x80")
         sys.exit(1)
     if "mute" not in fake:
         say("up")
