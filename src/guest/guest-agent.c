@@ -5,6 +5,7 @@
 #include "guest-conn.h"
 #include "guest-cpus.h"
 #include "guest-home.h"
+#include "guest-link.h"
 #include "guest-ready.h"
 #include "guest-stop.h"
 
@@ -31,6 +32,7 @@ struct guest_agent {
 	struct guest_proc command;
 	struct guest_source signals;
 	struct guest_cpus cpus;
+	struct guest_link link;
 	struct guest_timer timer; /* the deadline of the present phase */
 	struct guest_timer check; /* looks whether a stop has anything to wait for */
 	int signal_fd;            /* owned */
@@ -116,6 +118,24 @@ static int agent_stop(void *user, uint8_t mode, uint32_t deadline_ms)
 	agent_kill(a, SIGTERM);
 	guest_timer_arm(&a->check, &a->loop, 0, agent_first_check);
 	return 0;
+}
+
+static void agent_network(void *user, const struct boot_desc_network *n)
+{
+	struct guest_agent *a = user;
+
+	/* tests: the host's own interfaces are no business of theirs */
+	if (a->config->mode == GUEST_AGENT_TEST)
+		guest_home_networked(&a->home, EPERM);
+	else
+		guest_link_set_up(&a->link, n);
+}
+
+static void agent_link_done(void *user, int error)
+{
+	struct guest_agent *a = user;
+
+	guest_home_networked(&a->home, error);
 }
 
 static void agent_main_over(void *user)
@@ -300,6 +320,7 @@ static void agent_call_home(struct guest_agent *a)
 	a->home.leave_clock = a->config->mode == GUEST_AGENT_TEST;
 	a->home.welcomed = agent_welcomed;
 	a->home.stop = agent_stop;
+	a->home.network = agent_network;
 	a->home.closed = agent_home_closed;
 	a->home.user = a;
 	if (a->config->mode == GUEST_AGENT_COMMAND)
@@ -316,6 +337,7 @@ static void agent_finish(struct guest_agent *a)
 	guest_home_finish(&a->home);
 	guest_conn_set_finish(&a->conns);
 	guest_cpus_finish(&a->cpus);
+	guest_link_finish(&a->link);
 	guest_source_stop(&a->signals);
 	a->signal_fd = fd_close(a->signal_fd);
 	guest_loop_finish(&a->loop);
@@ -330,6 +352,7 @@ static void agent_init(struct guest_agent *a, const struct guest_agent_config *c
 	*a = (struct guest_agent){ .config = config,
 		.signal_fd = -EBADF,
 		.cpus.fd = -EBADF,
+		.link = { .loop = &a->loop, .done = agent_link_done, .user = a, .fd = -EBADF },
 		.command = none,
 		.ready = { .fd = -EBADF, .proc = none },
 		.home.fd = -EBADF,

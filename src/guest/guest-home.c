@@ -67,6 +67,12 @@ static int home_done(struct guest_home *h, uint8_t request, int error)
 						     .done = { request, (uint32_t)-error } });
 }
 
+void guest_home_networked(struct guest_home *h, int error)
+{
+	guest_home_send(h, &(struct agent_wire_msg){ .type = AGENT_WIRE_DONE,
+				   .done = { AGENT_WIRE_NETWORK, (uint32_t)error } });
+}
+
 static int home_stop(struct guest_home *h, const struct agent_wire_msg *m)
 {
 	return home_done(h, m->type, h->stop(h->user, m->stop.mode, m->stop.deadline_ms));
@@ -90,6 +96,7 @@ static int home_message(struct guest_frames *f, const struct agent_wire_msg *m)
 			h->leave_clock
 				? 0
 				: guest_clock_add_entropy(m->entropy.seed, sizeof m->entropy.seed));
+	case AGENT_WIRE_NETWORK: h->network(h->user, &m->network); return 0;
 	case AGENT_WIRE_PING:
 		return guest_frames_send(f, &(struct agent_wire_msg){ .type = AGENT_WIRE_PONG,
 						    .ping = { m->ping.cookie } });

@@ -14,7 +14,8 @@ struct guest_home {
 	const uint8_t *secret;                   /* borrowed; AGENT_WIRE_SECRET bytes */
 	bool leave_clock;                        /* tests: touch neither time nor randomness */
 	void (*welcomed)(void *user);            /* each time */
-	int (*stop)(void *user, uint8_t mode, uint32_t deadline_ms); /* 0 or -errno */
+	int (*stop)(void *user, uint8_t mode, uint32_t deadline_ms);    /* 0 or -errno */
+	void (*network)(void *user, const struct boot_desc_network *n); /* guest_home_networked() */
 	void (*closed)(void *user); /* after guest_home_end(), once */
 	void *user;                 /* borrowed */
 
@@ -37,6 +38,9 @@ void guest_home_finish(struct guest_home *h);
 void guest_home_ready(struct guest_home *h, enum agent_wire_ready state, const char *text);
 void guest_home_send(
 	struct guest_home *h, const struct agent_wire_msg *m); /* lost when not connected */
+
+/* What NETWORK asked for is done: ERROR is 0 or a positive errno. */
+void guest_home_networked(struct guest_home *h, int error);
 
 /* Half-closes; CLOSED is called when the host has seen all of it, or after 1 s. No dialling again. */
 void guest_home_end(struct guest_home *h);

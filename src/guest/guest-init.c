@@ -62,6 +62,16 @@ static void early(struct boot_desc *d)
 	guest_creds_keep();
 }
 
+/* Nobody waits for these; a network that may come later is the last of them. */
+static const char *const *late_lists(const struct boot_desc *d)
+{
+	static const char *const lists[] = { BOOT_DESC_MODULES_LATE, NULL };
+	static const char *const with_network[] = { BOOT_DESC_MODULES_LATE, BOOT_DESC_MODULES_NET,
+		NULL };
+
+	return d->flags & BOOT_DESC_HOTPLUG ? with_network : lists;
+}
+
 static void enter_root(const struct boot_desc *d)
 {
 	CLEANUP_CLOSE int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -69,7 +79,7 @@ static void enter_root(const struct boot_desc *d)
 	int r;
 
 	r = guest_root_build(d, &step);
-	guest_module_load_late(BOOT_DESC_MODULES_LATE, BOOT_DESC_MODULES_DIR);
+	guest_module_load_late(late_lists(d), BOOT_DESC_MODULES_DIR);
 	if (r == 0)
 		r = guest_root_switch(d, &step);
 	if (r == 0)

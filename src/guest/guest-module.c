@@ -88,13 +88,15 @@ static void free_initramfs(int old_root)
 	(void)unlinkat(old_root, "init", 0);
 }
 
-void guest_module_load_late(const char *list, const char *dir)
+void guest_module_load_late(const char *const *lists, const char *dir)
 {
 	CLEANUP_CLOSE int old_root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct late_modules late = { 0 };
 	pid_t pid;
 
-	(void)module_each(list, dir, module_keep, &late); /* a kernel without any has no list */
+	for (; *lists; lists++)
+		(void)module_each(
+			*lists, dir, module_keep, &late); /* a kernel without any has no list */
 	pid = fork();
 	if (pid == 0) {
 		setpriority(PRIO_PROCESS, 0, LATE_NICE);

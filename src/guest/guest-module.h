@@ -9,4 +9,4 @@ int guest_module_load_all(const char *list, const char *dir);
  * balloon, panic notifier, power button; then it frees what the initramfs holds. What it needs is open
  * before this returns, so the root may be switched at once; whoever is PID 1 reaps it.
  */
-void guest_module_load_late(const char *list, const char *dir);
+void guest_module_load_late(const char *const *lists, const char *dir);

@@ -54,6 +54,11 @@ static void xfer_entropy(struct wire *w, struct agent_wire_msg *m)
 	wire_bytes(w, m->entropy.seed, sizeof m->entropy.seed);
 }
 
+static void xfer_network(struct wire *w, struct agent_wire_msg *m)
+{
+	boot_desc_xfer_network(w, &m->network);
+}
+
 static void xfer_ping(struct wire *w, struct agent_wire_msg *m)
 {
 	wire_u64(w, &m->ping.cookie);
@@ -220,6 +225,7 @@ static const struct {
 	[AGENT_WIRE_ENTROPY] = { "ENTROPY", xfer_entropy },
 	[AGENT_WIRE_PING] = { "PING", xfer_ping },
 	[AGENT_WIRE_PONG] = { "PONG", xfer_ping },
+	[AGENT_WIRE_NETWORK] = { "NETWORK", xfer_network },
 	[AGENT_WIRE_AUTH] = { "AUTH", xfer_auth },
 	[AGENT_WIRE_AUTH_OK] = { "AUTH_OK", xfer_auth_ok },
 	[AGENT_WIRE_EXEC] = { "EXEC", xfer_exec },

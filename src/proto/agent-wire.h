@@ -15,7 +15,8 @@
  * A wrong secret: the host closes. Stage INIT comes from the initramfs before the image's init runs,
  * and the guest closes after WELCOME. Stage AGENT stays open for the VM's life; in COMMAND mode it is
  * the only one. On it the guest sends READY, MAIN_EXIT, LOG, DONE and PONG, the host sends STOP, CLOCK,
- * ENTROPY and PING. STOP, CLOCK and ENTROPY are each answered by DONE, in order. If the connection is
+ * ENTROPY, NETWORK and PING. STOP, CLOCK and ENTROPY are each answered by DONE, in order; NETWORK (from version 3
+ * on), which waits for its interface to come, when that is set up or does not come within AGENT_WIRE_LINK_MS. If the connection is
  * lost (a replaced device process), the guest dials again with stage AGENT and repeats its last READY;
  * on a second AGENT connection with the right secret the host drops the first.
  *
@@ -85,37 +86,40 @@
  */
 #pragma once
 
+#include "boot-desc.h"
 #include "wire.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
-#define AGENT_WIRE_VERSION        2 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP */
-#define AGENT_PORT                1023
+#define AGENT_WIRE_VERSION         3 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP; 3: NETWORK */
+#define AGENT_PORT                 1023
 
-#define AGENT_WIRE_HEADER         8
-#define AGENT_WIRE_PAYLOAD_MAX    (64 * 1024 + 64)
-#define AGENT_WIRE_FRAME_MAX      (AGENT_WIRE_HEADER + AGENT_WIRE_PAYLOAD_MAX)
+#define AGENT_WIRE_HEADER          8
+#define AGENT_WIRE_PAYLOAD_MAX     (64 * 1024 + 64)
+#define AGENT_WIRE_FRAME_MAX       (AGENT_WIRE_HEADER + AGENT_WIRE_PAYLOAD_MAX)
 
-#define AGENT_WIRE_SECRET         32
-#define AGENT_WIRE_SEED           64
-#define AGENT_WIRE_ID             16
-#define AGENT_WIRE_DATA_MAX       (32 * 1024) /* bytes in one DATA */
-#define AGENT_WIRE_WINDOW         (64 * 1024) /* unacknowledged bytes per stream and direction */
-#define AGENT_WIRE_ARGS_MAX       1024
-#define AGENT_WIRE_ENV_MAX        1024
-#define AGENT_WIRE_TEXT_MAX       4096 /* READY, LOG, FAILED */
-#define AGENT_WIRE_INFO_MAX       (16 * 1024)
-#define AGENT_WIRE_PATH_MAX       4095
-#define AGENT_WIRE_USER_MAX       255
-#define AGENT_WIRE_TERM_MAX       63
-#define AGENT_WIRE_COPY_MAX       (64 * 1024) /* bytes in one COPY_DATA */
+#define AGENT_WIRE_SECRET          32
+#define AGENT_WIRE_SEED            64
+#define AGENT_WIRE_ID              16
+#define AGENT_WIRE_DATA_MAX        (32 * 1024) /* bytes in one DATA */
+#define AGENT_WIRE_WINDOW          (64 * 1024) /* unacknowledged bytes per stream and direction */
+#define AGENT_WIRE_ARGS_MAX        1024
+#define AGENT_WIRE_ENV_MAX         1024
+#define AGENT_WIRE_TEXT_MAX        4096 /* READY, LOG, FAILED */
+#define AGENT_WIRE_INFO_MAX        (16 * 1024)
+#define AGENT_WIRE_PATH_MAX        4095
+#define AGENT_WIRE_USER_MAX        255
+#define AGENT_WIRE_TERM_MAX        63
+#define AGENT_WIRE_COPY_MAX        (64 * 1024) /* bytes in one COPY_DATA */
 
-#define AGENT_WIRE_VERSION_ATTACH 2
-#define AGENT_WIRE_GRACE_MS       2000
-#define AGENT_WIRE_RETURN_MS      (10 * 1000)
-#define AGENT_WIRE_KEEP_MS        (60 * 1000)
+#define AGENT_WIRE_VERSION_ATTACH  2
+#define AGENT_WIRE_VERSION_NETWORK 3
+#define AGENT_WIRE_LINK_MS         5000
+#define AGENT_WIRE_GRACE_MS        2000
+#define AGENT_WIRE_RETURN_MS       (10 * 1000)
+#define AGENT_WIRE_KEEP_MS         (60 * 1000)
 
 enum agent_wire_type {
 	/* call home */
@@ -130,6 +134,7 @@ enum agent_wire_type {
 	AGENT_WIRE_ENTROPY = 0x09,
 	AGENT_WIRE_PING = 0x0a,
 	AGENT_WIRE_PONG = 0x0b,
+	AGENT_WIRE_NETWORK = 0x0c,
 	/* a session's start */
 	AGENT_WIRE_AUTH = 0x20,
 	AGENT_WIRE_AUTH_OK = 0x21,
@@ -264,7 +269,7 @@ struct agent_wire_msg {
 			uint32_t deadline_ms; /* COMMAND mode: SIGTERM to SIGKILL; 0 means 5 s */
 		} stop;
 		struct {
-			uint8_t request; /* enum agent_wire_type: STOP, CLOCK or ENTROPY */
+			uint8_t request; /* enum agent_wire_type: STOP, CLOCK, ENTROPY or NETWORK */
 			uint32_t error;  /* 0 or a positive errno of x86-64 Linux */
 		} done;
 		struct {
@@ -273,6 +278,7 @@ struct agent_wire_msg {
 		struct {
 			uint8_t seed[AGENT_WIRE_SEED];
 		} entropy;
+		struct boot_desc_network network;
 		struct {
 			uint64_t cookie;
 		} ping; /* and PONG: the same cookie */

@@ -63,7 +63,7 @@ static void xfer_mounts(struct wire *w, struct boot_desc *d)
 	}
 }
 
-static void xfer_network(struct wire *w, struct boot_desc_network *n)
+void boot_desc_xfer_network(struct wire *w, struct boot_desc_network *n)
 {
 	wire_bytes(w, n->mac, sizeof n->mac);
 	wire_bytes(w, n->address, sizeof n->address);
@@ -90,7 +90,7 @@ static void xfer(struct wire *w, struct boot_desc *d)
 	wire_strv(w, &d->argv, BOOT_DESC_ARGS_MAX);
 	wire_strv(w, &d->env, BOOT_DESC_ENV_MAX);
 	if (d->flags & BOOT_DESC_NETWORK)
-		xfer_network(w, &d->network);
+		boot_desc_xfer_network(w, &d->network);
 	xfer_layers(w, d);
 	xfer_mounts(w, d);
 }

@@ -51,7 +51,8 @@ enum boot_desc_mode {
 enum boot_desc_flags {
 	BOOT_DESC_READY_PROBE = 1 << 0, /* INIT: READY waits for the end of start-up */
 	BOOT_DESC_NETWORK = 1 << 1,     /* `network` says how the interface is set up */
-	BOOT_DESC_FLAGS = (1 << 2) - 1,
+	BOOT_DESC_HOTPLUG = 1 << 2,     /* a network may come later */
+	BOOT_DESC_FLAGS = (1 << 3) - 1,
 };
 
 /* Of the one interface that has this hardware address. Addresses in network order. */
@@ -105,6 +106,9 @@ struct boot_desc {
 
 /* Returns the length; -ENOBUFS: does not fit SIZE or BOOT_DESC_MAX; -EINVAL: a field out of range. */
 ssize_t boot_desc_encode(const struct boot_desc *d, void *buf, size_t size);
+
+/* Its own part of either, for others that carry it. */
+void boot_desc_xfer_network(struct wire *w, struct boot_desc_network *n);
 
 /* 0, or -EBADMSG; LEN must be exact. Views in *RET stay valid as long as BUF is unchanged. */
 int boot_desc_decode(const void *buf, size_t len, struct boot_desc *ret);

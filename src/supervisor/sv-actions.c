@@ -25,6 +25,7 @@
 #include "sv-console.h"
 #include "sv-control.h"
 #include "sv-events.h"
+#include "sv-link.h"
 #include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
@@ -168,6 +169,7 @@ static void do_ready(struct sv *sv)
 		sv->spec.name, sv->status.ready);
 	if (sv->status.ready_usec == 0)
 		sv->status.ready_usec = clock_usec(CLOCK_REALTIME);
+	sv_link_again(sv);
 }
 
 static void do_renew(struct sv *sv)

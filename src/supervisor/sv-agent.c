@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/param.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
@@ -20,6 +21,7 @@
 #include "log.h"
 #include "sockun.h"
 #include "str.h"
+#include "sv-net.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 
@@ -30,6 +32,7 @@
 #define AGENT_HOME_USEC  (UINT64_C(2) * 1000000) /* for its call after vsockd was replaced */
 #define AGENT_ASK_USEC   (UINT64_C(5) * 1000000)
 #define AGENT_LINES_MAX  200
+#define AGENT_ERRNO_MAX  4095 /* of Linux; what a guest says is bounded */
 #define AGENT_SMALL      256
 #define AGENT_TRIES      20
 #define AGENT_OPENINGS   CONTROL_CONNECTIONS_MAX /* each of them has one call at a time */
@@ -71,6 +74,7 @@ struct sv_agent {
 	struct agent_home *control;     /* borrowed from homes: the one that counts */
 	struct agent_opening *openings; /* owned */
 	size_t n_openings;
+	uint32_t version; /* of its wire, as its last HELLO said */
 	uint32_t n_lines; /* logged because the guest wanted it */
 	bool ready;
 };
@@ -169,6 +173,7 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 		if (a->control)
 			home_free(a->control);
 		a->control = h;
+		a->version = m->hello.version;
 	}
 	log_debug("%s: the agent called (stage %u)", a->sv->spec.name, m->hello.stage);
 	return home_send(h, &welcome);
@@ -195,6 +200,8 @@ static int home_on_ready(struct agent_home *h, const struct agent_wire_msg *m)
 
 static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 {
+	if (m->done.request == AGENT_WIRE_NETWORK)
+		sv_link_told(h->agent->sv, (int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
 	if (m->done.request != AGENT_WIRE_STOP)
 		return 0;
 	sd_event_source_set_enabled(h->agent->ask, SD_EVENT_OFF);
@@ -369,6 +376,23 @@ int sv_agent_renew(struct sv_agent *a)
 	clock.clock.realtime_ns = clock_usec(CLOCK_REALTIME) * 1000;
 	r = home_send(a->control, &clock);
 	return r < 0 ? r : home_send(a->control, &entropy);
+}
+
+bool sv_agent_can_link(const struct sv_agent *a)
+{
+	return a && a->version >= AGENT_WIRE_VERSION_NETWORK;
+}
+
+int sv_agent_link(struct sv_agent *a)
+{
+	struct agent_wire_msg m = { .type = AGENT_WIRE_NETWORK };
+	struct boot_desc d = { 0 };
+
+	if (!a->control)
+		return -ENOTCONN;
+	sv_net_describe(a->sv, &d);
+	m.network = d.network;
+	return home_send(a->control, &m);
 }
 
 static void opening_free(struct agent_opening *o)
@@ -631,7 +655,9 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 {
 	if (a->openings || agent_is_armed(a->ask))
 		return -EBUSY;
-	*ret = (struct sv_agent_saved){ .fd = a->fd, .ready = a->ready, .n_lines = a->n_lines };
+	*ret = (struct sv_agent_saved){
+		.fd = a->fd, .ready = a->ready, .n_lines = a->n_lines, .version = a->version
+	};
 	for (struct agent_home *h = a->homes; h; h = h->next) {
 		struct sv_agent_home_saved *s = &ret->homes[ret->n_homes];
 
@@ -682,6 +708,7 @@ int sv_agent_resume(struct sv *sv, const struct sv_agent_saved *saved, struct sv
 		return r;
 	a->ready = saved->ready;
 	a->n_lines = saved->n_lines;
+	a->version = saved->version;
 	/* from the end, since each is put in front */
 	for (size_t i = saved->n_homes; r >= 0 && i > 0; i--)
 		r = home_resume(a, &saved->homes[i - 1]);

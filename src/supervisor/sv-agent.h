@@ -32,6 +32,10 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
 /* Tells the guest the time of day and gives it fresh entropy. 0, or -ENOTCONN: its channel is not there. */
 int sv_agent_renew(struct sv_agent *a);
 
+/* Whether it knows NETWORK; has it set up the interface that comes: sv_link_told(). 0, or -ENOTCONN. */
+bool sv_agent_can_link(const struct sv_agent *a);
+int sv_agent_link(struct sv_agent *a);
+
 /*
  * Answers CALL with a connected descriptor, or an error: to the agent (PORT 0) after AUTH, else to
  * that vsock port of the guest as it is.
@@ -50,7 +54,7 @@ struct sv_agent_home_saved {
 struct sv_agent_saved {
 	int fd;
 	bool ready;
-	uint32_t n_lines;
+	uint32_t n_lines, version;
 	size_t n_homes;
 	struct sv_agent_home_saved homes[SV_AGENT_HOMES_MAX];
 };

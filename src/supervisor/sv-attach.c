@@ -25,11 +25,10 @@ static struct sv_disk *disk_find(struct sv *sv, const char *name)
 	return NULL;
 }
 
-/* -ENOSPC: there are no more. With any back-end, so that a VM takes no more than it was started for. */
-static int slot_find(const struct sv *sv)
+int sv_attach_slot(const struct sv *sv)
 {
 	for (size_t i = 0; i < sv->spec.hotplug_slots; i++) {
-		if (sv->disks[i].fd < 0)
+		if (sv->disks[i].fd < 0 && !(sv->link.attached && sv->link.slot == i))
 			return (int)i;
 	}
 	return -ENOSPC;
@@ -129,7 +128,7 @@ static void attach(struct sv *sv, struct control_call *call, const char *name, u
 
 void sv_attach_ask(struct sv *sv, struct control_call *call, const char *name)
 {
-	int slot = slot_find(sv);
+	int slot = sv_attach_slot(sv);
 
 	if (vm_volume_check_name(name) < 0 || strlen(name) > VMM_SERIAL_MAX)
 		refuse(call, -EINVAL, "a volume that is attached has a name of at most 20 bytes",

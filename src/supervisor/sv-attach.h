@@ -13,5 +13,8 @@ void sv_attach_init(struct sv *sv);
 void sv_attach_ask(struct sv *sv, struct control_call *call, const char *name);
 void sv_detach_ask(struct sv *sv, struct control_call *call, const char *name);
 
+/* One that is free for another device; -ENOSPC. With any back-end, so that a VM takes no more than it was started for. */
+int sv_attach_slot(const struct sv *sv);
+
 /* The VMM is gone. */
 void sv_attach_finish(struct sv *sv);

@@ -22,6 +22,7 @@ static const struct {
 	[VMM_OP_MEMORY] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_CPUS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_ADD_DISK] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_ADD_NET] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_REMOVE] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_SNAPSHOT] = { SV_PAUSED, SV_HAPPENINGS, "it is not paused" },
 };
@@ -49,10 +50,11 @@ static void change_ended(struct sv *sv, bool done)
 static void on_done(struct vmm *vmm, int error, const char *reason, void *userdata)
 {
 	struct sv *sv = userdata;
-	struct control_call *call = TAKE_PTR(sv->change.call);
+	struct control_call *call;
 
 	sv->change.busy = false;
 	change_ended(sv, error == 0);
+	call = TAKE_PTR(sv->change.call);
 	if (error == 0)
 		note_done(sv, &sv->change.op);
 	if (!call)
@@ -77,7 +79,7 @@ static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *
 	c->op = *asked;
 	c->op.boot_bytes = sv->spec.memory_bytes;
 	r = vmm_operate(sv->vmm, &c->op, on_done, sv);
-	c->op.id = c->op.path = c->op.serial = NULL; /* the caller's */
+	c->op.id = c->op.path = c->op.serial = c->op.mac = NULL; /* the caller's */
 	if (r < 0)
 		return r;
 	c->call = call;

@@ -16,8 +16,10 @@
 #include "sv-attach.h"
 #include "sv-change.h"
 #include "sv-console.h"
+#include "sv-link.h"
 #include "sv-snapshot.h"
 #include "sv.h"
+#include "vm-publish.h"
 
 static const char description[] =
 	"# The life of one VM\n"
@@ -46,10 +48,11 @@ static const char description[] =
 	"look:\n"
 	"# only says whether that can be done, and is asked before the guest is paused\n"
 	"method Snapshot(snapshot: string, look: ?bool) -> ()\n"
-	"# A volume that is there becomes a disk of the guest, with its name as serial number\n"
-	"method Attach(volume: string) -> ()\n"
+	"# A volume that is there becomes a disk of the guest, with its name as serial number; or "
+	"a network comes\n"
+	"method Attach(volume: ?string, net: ?string, publish: ?[]string) -> ()\n"
 	"# And goes, once the guest has given it up\n"
-	"method Detach(volume: string) -> ()\n"
+	"method Detach(volume: ?string, net: ?string) -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
 	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
@@ -244,29 +247,53 @@ static void method_pause(struct control_call *call, struct json_object *p, void 
 	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE }, NULL);
 }
 
-struct volume_parameters {
-	char *volume;
+/* Either a volume, or the network (the only kind of which is "user"). */
+struct attach_parameters {
+	char *volume, *net, **publish;
 };
 
-static void volume_method(struct control_call *call, struct json_object *p, void *userdata,
-	void (*fn)(struct sv *sv, struct control_call *call, const char *name))
-{
-	static const struct json_field fields[] = {
-		JSON_FIELD(struct volume_parameters, volume, JSON_STR, .max = VM_VOLUME_NAME_MAX),
-	};
-	struct volume_parameters v = { 0 };
+static const struct json_field attach_fields[] = {
+	JSON_FIELD(struct attach_parameters, volume, JSON_STR, .max = VM_VOLUME_NAME_MAX),
+	JSON_FIELD(struct attach_parameters, net, JSON_STR, .max = 16),
+	JSON_FIELD(struct attach_parameters, publish, JSON_STRV, .max = VM_PUBLISH_MAX),
+};
 
-	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &v, NULL) < 0 || !v.volume)
-		control_call_error(
-			call, -EINVAL, control_error_words("volume: a name", NULL, NULL));
-	else
-		fn(userdata, call, v.volume);
-	json_codec_release(fields, ARRAY_SIZE(fields), &v);
+/* False: CALL is answered. */
+static bool attach_decode(
+	struct control_call *call, struct json_object *p, struct attach_parameters *ret)
+{
+	if (p && json_codec_decode(p, attach_fields, ARRAY_SIZE(attach_fields), ret, NULL) >= 0 &&
+		!ret->volume == str_eq(ret->net, "user") && (ret->net || !ret->publish))
+		return true;
+	control_call_error(
+		call, -EINVAL, control_error_words("volume: a name, or net: \"user\"", NULL, NULL));
+	return false;
 }
 
 static void method_attach(struct control_call *call, struct json_object *p, void *userdata)
 {
-	volume_method(call, p, userdata, sv_attach_ask);
+	struct attach_parameters a = { 0 };
+
+	if (attach_decode(call, p, &a)) {
+		if (a.volume)
+			sv_attach_ask(userdata, call, a.volume);
+		else
+			sv_link_attach_consume(userdata, call, TAKE_PTR(a.publish));
+	}
+	json_codec_release(attach_fields, ARRAY_SIZE(attach_fields), &a);
+}
+
+static void method_detach(struct control_call *call, struct json_object *p, void *userdata)
+{
+	struct attach_parameters a = { 0 };
+
+	if (attach_decode(call, p, &a)) {
+		if (a.volume)
+			sv_detach_ask(userdata, call, a.volume);
+		else
+			sv_link_detach(userdata, call);
+	}
+	json_codec_release(attach_fields, ARRAY_SIZE(attach_fields), &a);
 }
 
 struct snapshot_parameters {
@@ -288,11 +315,6 @@ static void method_snapshot(struct control_call *call, struct json_object *p, vo
 	else
 		sv_snapshot_ask(userdata, call, s.snapshot, s.look);
 	json_codec_release(fields, ARRAY_SIZE(fields), &s);
-}
-
-static void method_detach(struct control_call *call, struct json_object *p, void *userdata)
-{
-	volume_method(call, p, userdata, sv_detach_ask);
 }
 
 struct set_parameters {
@@ -359,6 +381,7 @@ static void control_on_gone(struct control_call *call, void *userdata)
 	sv_agent_forget(sv->agent, call);
 	sv_refresh_forget(sv, call);
 	sv_change_forget(sv, call);
+	sv_link_forget(sv, call);
 }
 
 static void control_on_owner_gone(void *userdata)

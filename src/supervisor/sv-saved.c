@@ -42,6 +42,7 @@ static const struct json_field self_fields[] = {
 	F(self, stop_timeout_usec, JSON_U64),
 	F(self, steps_done, JSON_U32, .max = VM_STEP_MAX),
 	F(self, net_restarts, JSON_U32),
+	F(self, link_slot, JSON_U32, .max = VM_HOTPLUG_SLOTS_MAX),
 	F(self, caller, JSON_U32, .max = SV_SAVED_CONNECTIONS - 1),
 	F(self, owned, JSON_BOOL),
 	F(self, starter_waits, JSON_BOOL),
@@ -107,6 +108,7 @@ static const struct json_field agent_fields[] = {
 	F(agent, fd, JSON_FD),
 	F(agent, ready, JSON_BOOL),
 	F(agent, n_lines, JSON_U32),
+	F(agent, version, JSON_U32),
 };
 
 static const struct json_field home_fields[] = {

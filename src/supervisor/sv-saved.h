@@ -50,7 +50,8 @@ struct sv_saved_self {
 	uint64_t deadline_usec; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t stop_timeout_usec;
 	uint32_t steps_done, net_restarts;
-	uint32_t caller; /* the connection whose Refresh is to be answered */
+	uint32_t link_slot; /* and 1; 0: no network was added */
+	uint32_t caller;    /* the connection whose Refresh is to be answered */
 	bool owned, starter_waits;
 };
 
@@ -92,7 +93,7 @@ struct sv_saved_client {
 struct sv_saved_agent {
 	int fd;
 	bool ready;
-	uint32_t n_lines;
+	uint32_t n_lines, version;
 };
 
 struct sv_saved_home {

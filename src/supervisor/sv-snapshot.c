@@ -74,6 +74,9 @@ static char *hindrance(const struct sv *sv)
 			"a snapshot: not supported by back-end %s", vmm_backend_name(sv->backend));
 	if (sv->spec.volumes || sv->status.attached)
 		return strdup("a snapshot of a VM with volumes: not supported yet");
+	if (sv->link.attached)
+		return strdup(
+			"a snapshot with an attached network: not supported; uvms detach --net");
 	return NULL;
 }
 

@@ -48,6 +48,7 @@ static int save_self(const struct sv *sv, struct sv_saved_self *f)
 	f->stop_timeout_usec = sv->stop_timeout_usec;
 	f->steps_done = (uint32_t)sv->steps_done;
 	f->net_restarts = sv->net_restarts;
+	f->link_slot = sv->link.attached ? sv->link.slot + 1 : 0;
 	f->owned = sv->owned;
 	f->starter_waits = sv->starter_waits;
 	if (str_set(&f->state_dir, sv->dirs.state) < 0 ||
@@ -128,7 +129,7 @@ static int save_agent(const struct sv_agent *a, struct sv_saved *s)
 
 	if (r < 0)
 		return r;
-	s->agent = (struct sv_saved_agent){ v->fd, v->ready, v->n_lines };
+	s->agent = (struct sv_saved_agent){ v->fd, v->ready, v->n_lines, v->version };
 	for (size_t i = 0; r >= 0 && i < v->n_homes; i++) {
 		const struct sv_agent_home_saved *h = &v->homes[i];
 		struct sv_saved_home *to = &s->homes[s->n_homes++];
@@ -331,6 +332,8 @@ static int load_self(struct sv *sv, struct sv_saved *s)
 	sv->stop_timeout_usec = f->stop_timeout_usec;
 	sv->steps_done = f->steps_done;
 	sv->net_restarts = f->net_restarts;
+	sv->link.attached = f->link_slot > 0;
+	sv->link.slot = f->link_slot ? f->link_slot - 1 : 0;
 	sv->owned = f->owned;
 	sv->starter_waits = f->starter_waits;
 	sv->backend = vmm_backend_find(sv->status.backend);
@@ -441,6 +444,7 @@ static int load_agent(struct sv *sv, const struct sv_saved *s)
 	v->fd = s->agent.fd;
 	v->ready = s->agent.ready;
 	v->n_lines = s->agent.n_lines;
+	v->version = s->agent.version;
 	r = load_homes(s, v);
 	if (r >= 0)
 		r = sv_agent_resume(sv, v, &sv->agent);

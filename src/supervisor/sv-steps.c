@@ -151,7 +151,7 @@ static int fill_boot_desc(struct sv *sv, struct boot_desc *d)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	d->mode = s->command || s->attached ? BOOT_DESC_COMMAND : BOOT_DESC_INIT;
-	d->flags = BOOT_DESC_READY_PROBE;
+	d->flags = BOOT_DESC_READY_PROBE | (s->hotplug_slots ? BOOT_DESC_HOTPLUG : 0);
 	memcpy(d->secret, sv->secret, sizeof d->secret);
 	if (getrandom(d->seed, sizeof d->seed, 0) != sizeof d->seed)
 		return -EIO;

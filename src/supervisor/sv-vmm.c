@@ -21,6 +21,7 @@
 #include "sv-children.h"
 #include "sv-choose.h"
 #include "sv-console.h"
+#include "sv-link.h"
 #include "sv.h"
 
 static bool vmm_can(const struct sv *sv, unsigned cap)
@@ -297,4 +298,5 @@ void sv_vmm_stop(struct sv *sv)
 	sv_child_finish(&sv->vmm_child);
 	vmm_destroy(TAKE_PTR(sv->vmm));
 	sv_attach_finish(sv);
+	sv_link_finish(sv);
 }

@@ -134,6 +134,14 @@ struct sv_change {
 	void (*ended)(struct sv *sv, bool done); /* for who asked for it */
 };
 
+/* A network that was added while the VM ran: sv-link. */
+struct sv_link {
+	bool attached;
+	uint32_t slot;
+	struct control_call *call; /* borrowed: waits for the guest; NULL: nobody does */
+	sd_event_source *timer;    /* owned: the guest's word is due */
+};
+
 struct sv {
 	sd_event *event; /* owned */
 	struct vm_dirs dirs;
@@ -172,6 +180,7 @@ struct sv {
 	struct sv_waiter *waiters;      /* owned */
 	struct sv_refresh refresh;
 	struct sv_change change;
+	struct sv_link link;
 	struct sv_disk disk; /* of the change under way */
 	struct sv_disk disks[VM_HOTPLUG_SLOTS_MAX];
 	int client_fd; /* owned until the control server has it: the starter's connection */
@@ -227,6 +236,9 @@ bool sv_handover_is_under_way(const struct sv *sv);
 bool sv_handover_took(struct sv *sv);
 bool sv_handover_told(struct sv *sv, enum keeper_op op);
 void sv_handover_finish(struct sv *sv);
+
+/* An attached network (sv-link), as sv-agent sees it: the guest has set it up (ERROR 0), or says why not. */
+void sv_link_told(struct sv *sv, int error);
 
 /* Of this program. */
 const char *sv_version(void);

@@ -45,6 +45,12 @@ const struct vm_step *vm_plan_find(const struct vm_plan *p, enum vm_step_id id)
 	return NULL;
 }
 
+void vm_plan_drop_last(struct vm_plan *p)
+{
+	strv_free(p->steps[--p->n_steps].args);
+	p->steps[p->n_steps] = (struct vm_step){ 0 };
+}
+
 void vm_plan_finish(struct vm_plan *p)
 {
 	for (size_t i = 0; i < p->n_steps; i++)

@@ -37,6 +37,9 @@ const char *vm_step_name(enum vm_step_id id);
 /* Appends a step and takes ARGS over, whatever is returned. */
 int vm_plan_add_consume(struct vm_plan *p, enum vm_step_id id, char **args);
 const struct vm_step *vm_plan_find(const struct vm_plan *p, enum vm_step_id id);
+
+/* Takes the last step out again. */
+void vm_plan_drop_last(struct vm_plan *p);
 void vm_plan_finish(struct vm_plan *p);
 
 /* One line a step: its name, then the arguments, quoted where a shell would need it. Heap. */

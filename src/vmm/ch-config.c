@@ -180,13 +180,13 @@ char *ch_config_vm(const struct vmm_config *c)
 }
 
 /* No offloads: the other end of the TAP would have to undo them. */
-char *ch_config_net(const struct vmm_config *c)
+char *ch_config_net(const char *mac)
 {
 	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
 	struct ch_doc d = { .failed = !o };
 
-	doc_text(&d, o, "id", "net0");
-	doc_text(&d, o, "mac", c->net_mac);
+	doc_text(&d, o, "id", VMM_NET_ID);
+	doc_text(&d, o, "mac", mac);
 	doc_bool(&d, o, "offload_tso", false);
 	doc_bool(&d, o, "offload_ufo", false);
 	doc_bool(&d, o, "offload_csum", false);

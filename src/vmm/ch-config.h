@@ -9,7 +9,7 @@ struct vmm_op;
 
 /* Text on the heap, or NULL: out of memory. */
 char *ch_config_vm(const struct vmm_config *c);
-char *ch_config_net(const struct vmm_config *c);
+char *ch_config_net(const char *mac);
 
 /* A disk that is added while the VM runs: it opens its path itself. */
 char *ch_config_disk(const struct vmm_op *op);

@@ -151,6 +151,7 @@ static const char *const ch_operations[] = {
 	[VMM_OP_MEMORY] = "vm.resize",
 	[VMM_OP_CPUS] = "vm.resize",
 	[VMM_OP_ADD_DISK] = "vm.add-disk",
+	[VMM_OP_ADD_NET] = "vm.add-net",
 	[VMM_OP_REMOVE] = "vm.remove-device",
 	[VMM_OP_SNAPSHOT] = "vm.snapshot",
 };
@@ -371,6 +372,7 @@ static int ch_op_body(const struct vmm_op *op, char **ret)
 		break;
 	case VMM_OP_CPUS: *ret = str_printf("{\"desired_vcpus\":%u}", op->cpus); break;
 	case VMM_OP_ADD_DISK: *ret = ch_config_disk(op); break;
+	case VMM_OP_ADD_NET: *ret = ch_config_net(op->mac); break;
 	case VMM_OP_REMOVE: *ret = str_printf("{\"id\":\"%s\"}", op->id); break;
 	case VMM_OP_SNAPSHOT: *ret = ch_config_url("destination_url", op->path); break;
 	default: return 0;
@@ -402,7 +404,8 @@ static int ch_operate(struct vmm *v, const struct vmm_op *op)
 	ch->op_body = body;
 	if (op->kind == VMM_OP_REMOVE && str_set(&ch->removing, op->id) < 0)
 		return -ENOMEM;
-	return ch_queue(ch, ch_operations[op->kind], body, -EBADF);
+	return ch_queue(
+		ch, ch_operations[op->kind], body, op->kind == VMM_OP_ADD_NET ? op->fd : -EBADF);
 }
 
 static const char *ch_owes(const struct vmm *v)
@@ -493,7 +496,7 @@ static int ch_arguments(const struct vmm_config *c, char ***v)
 /* A network's TAP goes beside the call that brings the guest back. */
 static char *ch_restore(const struct vmm_config *c)
 {
-	return ch_config_restore(c->restore, c->net_mac ? "net0" : NULL);
+	return ch_config_restore(c->restore, c->net_mac ? VMM_NET_ID : NULL);
 }
 
 static int ch_push_call(char ***calls, const char *call, char *body_consume)
@@ -513,7 +516,7 @@ static int ch_calls_for(const struct vmm_config *c, char ***calls)
 	}
 	r = r ? r : ch_push_call(calls, "PUT vm.create", ch_config_vm(c));
 	if (c->net_mac)
-		r = r ? r : ch_push_call(calls, "PUT vm.add-net", ch_config_net(c));
+		r = r ? r : ch_push_call(calls, "PUT vm.add-net", ch_config_net(c->net_mac));
 	return r ? r : strv_push(calls, "PUT vm.boot");
 }
 
@@ -534,7 +537,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.name = "ch",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
 		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE |
-		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT,
+		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_SNAPSHOT,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,

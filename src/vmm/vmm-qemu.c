@@ -276,9 +276,16 @@ static int qemu_ask_more(struct vmm_qemu *q, char *command, int fd)
 	return r;
 }
 
-static int qemu_drop_disk(struct vmm_qemu *q, const char *id, uint32_t slot)
+/* What is behind a device: of a network its socket, which has no set. */
+static int qemu_drop_behind(struct vmm_qemu *q, const char *id, uint32_t slot)
 {
 	int r;
+
+	if (str_eq(id, VMM_NET_ID))
+		return qemu_ask_more(q,
+			strdup("{\"execute\":\"netdev_del\",\"arguments\":{\"id\":\"" VMM_NET_ID
+			       "\"}}"),
+			-EBADF);
 
 	r = qemu_ask_more(q,
 		str_printf(
@@ -342,8 +349,8 @@ static void qemu_on_deleted(struct vmm *v, const char *id)
 	if (!str_eq(q->removing, id))
 		return;
 	removing = TAKE_PTR(q->removing);
-	if (qemu_drop_disk(q, removing, q->slot) < 0)
-		vmm_op_end(v, -EIO, "its block device stays");
+	if (qemu_drop_behind(q, removing, q->slot) < 0)
+		vmm_op_end(v, -EIO, "what is behind it stays");
 }
 
 /* What the guest says of a CPU that it is to give up; with emulation there is no DEVICE_DELETED. */
@@ -384,7 +391,7 @@ static bool qemu_take_back(struct vmm_qemu *q)
 {
 	CLEANUP_FREE char *adding = TAKE_PTR(q->adding);
 
-	return adding && q->error && qemu_drop_disk(q, adding, q->slot) == 0;
+	return adding && q->error && qemu_drop_behind(q, adding, q->slot) == 0;
 }
 
 /* Answers come in order; the operation has ended when all have come, with the first error. */
@@ -511,6 +518,38 @@ static int qemu_add_disk(struct vmm *v, const struct vmm_op *op)
 	return r;
 }
 
+/*
+ * passt's socket gets a name, then a netdev, then a device. It is a netdev "socket", which frames as "stream" does:
+ * that one connects in a thread (7.2), where names of descriptors mean nothing.
+ */
+static int qemu_add_net(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_qemu *q = v->impl;
+	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
+
+	if (fd < 0 || str_set(&q->adding, op->id) < 0) {
+		fd_close(fd);
+		return -ENOMEM;
+	}
+	q->slot = op->slot;
+	r = qemu_ask_more(q,
+		strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"" VMM_NET_ID "\"}}"),
+		fd);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			strdup("{\"execute\":\"netdev_add\",\"arguments\":{\"type\":\"socket\","
+			       "\"id\":\"" VMM_NET_ID "\",\"fd\":\"" VMM_NET_ID "\"}}"),
+			-EBADF);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
+				   "\"virtio-net-pci\",\"id\":\"%s\",\"netdev\":\"%s\",\"mac\":"
+				   "\"%s\",\"romfile\":\"\",\"bus\":\"port%u\"}}",
+				op->id, op->id, op->mac, op->slot),
+			-EBADF);
+	return r;
+}
+
 static int qemu_remove(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_qemu *q = v->impl;
@@ -549,6 +588,7 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 					   (unsigned long long)(op->bytes - op->boot_bytes)));
 	case VMM_OP_CPUS: q->cpus_goal = op->cpus; return qemu_cpus_count(q);
 	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
+	case VMM_OP_ADD_NET: return qemu_add_net(v, op);
 	case VMM_OP_REMOVE: return qemu_remove(v, op);
 	case VMM_OP_SNAPSHOT:
 	case VMM_OPS: break;
@@ -586,7 +626,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
 		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
-		VMM_CAP_DISKS | VMM_CAP_CPU_MODEL,
+		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_CPU_MODEL,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_arguments,

@@ -28,6 +28,7 @@ static const struct {
 	{ "pause and resume", "yes", "no", VMM_CAP_PAUSE },
 	{ "memory changed while it runs (virtio-mem)", "yes", "no", VMM_CAP_MEMORY },
 	{ "CPUs added while it runs, and removed (QEMU: with KVM)", "yes", "no", VMM_CAP_CPUS },
+	{ "a network added and removed while it runs", "yes", "no", VMM_CAP_NET_LIVE },
 	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
 	{ "snapshot and restore", "yes", "not supported yet", VMM_CAP_SNAPSHOT },
 };

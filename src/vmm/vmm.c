@@ -171,6 +171,7 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		[VMM_OP_MEMORY] = VMM_CAP_MEMORY,
 		[VMM_OP_CPUS] = VMM_CAP_CPUS,
 		[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
+		[VMM_OP_ADD_NET] = VMM_CAP_NET_LIVE,
 		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
 		[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
 	};

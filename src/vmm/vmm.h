@@ -94,6 +94,7 @@ enum vmm_caps {
 	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
 	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_CPU_MODEL = 1 << 16,
+	VMM_CAP_NET_LIVE = 1 << 17, /* VMM_OP_ADD_NET, VMM_OP_REMOVE */
 };
 
 /* NULL: there is no such back-end (names: "ch", "qemu", "null"). */
@@ -152,21 +153,24 @@ enum vmm_op_kind {
 	VMM_OP_MEMORY,   /* the guest shall have BYTES; how far it follows is its own matter */
 	VMM_OP_CPUS,     /* and CPUS */
 	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
+	VMM_OP_ADD_NET, /* ID, with the address MAC: FD is a TAP (VMM_CAP_NET_TAP) or passt's socket */
 	VMM_OP_REMOVE,   /* ID; done when the guest has given it up and the VMM says so */
 	VMM_OP_SNAPSHOT, /* the paused guest into the empty directory PATH, which the VMM may write */
 	VMM_OPS,
 };
 
-#define VMM_SERIAL_MAX 20 /* bytes (virtio spec, block device) */
+#define VMM_NET_ID     "net0" /* the one network: there from the start, or added */
+#define VMM_SERIAL_MAX 20     /* bytes (virtio spec, block device) */
 
 struct vmm_op {
 	enum vmm_op_kind kind;
 	uint64_t bytes;
 	uint32_t cpus;
 	const char *id; /* borrowed, as all are: ours, of [A-Za-z0-9_.-], beginning with a letter */
+	const char *mac;
 	const char *serial; /* 1 … VMM_SERIAL_MAX bytes of the same */
 	const char *path;   /* borrowed: of the disk, for who cannot be given FD */
-	int fd;             /* borrowed: the same, open for writing */
+	int fd;             /* borrowed until it is done: the same, open for writing */
 	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
 	/* what the VM had from the start */
 	uint64_t boot_bytes;

@@ -514,6 +514,58 @@ def network(c):
         true(b"uvms0" not in links, "a TAP is left in the host's namespace")
 
 
+def network_attached(c):
+    """A network comes to a VM that runs, with its TAP beside the call; whatever goes wrong, it is there or it is not."""
+    vmtest.need("passt")
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        raise vmtest.Skip("/dev/net/tun cannot be opened")
+    helpers = lambda vm: len(children(c, vm, b"uvms-tapd") + children(c, vm, b"passt"))
+
+    def attempt(words, status, said, outcome, left=0):
+        vm = c.start(words, "--hotplug-slots=1")
+        p = c.host.run("attach", "--net=user", vm)
+        equal(p.returncode, status, f"{words}: {p.stderr!r}")
+        true(re.search(said, p.stderr.decode(), re.S), f"{words}: {p.stderr!r}")
+        if outcome == "crashed":
+            c.ended(vm, "crashed", "vm.add-net")
+            return
+        equal((helpers(vm), bool(c.host.status(vm).get("network"))), (left, left > 0), f"{words}: what is left")
+        if left:
+            c.host.run("detach", "--net", vm, check=0)
+            equal((helpers(vm), c.host.status(vm).get("network")), (0, None), f"{words}: detached")
+            c.host.run("detach", "--net", vm, check=3)
+        c.end(vm, outcome)
+
+    side_by_side(attempt, [
+        ("", 0, "", "clean", 2),
+        ("old-agent", 6, "older uvms.*restart", "clean"),
+        ("vm.add-net/500", 1, "the VMM refused.*Error from API", "clean"),
+        ("vm.add-net/die", 1, "the VM ended", "crashed"),
+        ("vm.add-net/garbage", 1, "the VM ended", "crashed"),
+        ("net-error=110", 5, "did not set it up.*detach", "clean", 2),
+        ("net-error=5", 1, "did not set it up.*Input/output error", "clean", 2),
+        ("net-deaf", 5, "does not answer", "clean", 2),
+    ])
+    vm = c.start("vm.remove-device/500", "--hotplug-slots=1")
+    c.host.run("attach", "--net=user", vm, check=0)
+    c.host.run("detach", "--net", vm, check=1)
+    equal((helpers(vm), c.host.status(vm)["network"]), (2, "user 10.0.2.15"), "it stays")
+    c.host.run("refresh", "-q", vm, check=0)
+    c.host.run("attach", "--net=user", vm, check=4)
+    for name in (b"uvms-tapd", b"passt"):
+        old = children(c, vm, name)
+        os.kill(old[0], signal.SIGKILL)
+        until(lambda: len([p for p in children(c, vm, name) if p != old[0]]), 1, 3, f"another {name}")
+    c.host.run("snapshot", vm, "with-a-network", check=6)
+    c.end(vm, "clean")
+    vm = c.start("", "--net=user", "--hotplug-slots=1")
+    c.host.run("detach", "--net", vm, check=3)
+    c.end(vm, "clean")
+    vm = c.start("", "--hotplug-slots=0")
+    c.host.run("attach", "--net=user", vm, check=6)
+    c.end(vm, "clean")
+
+
 def operations(c):
     """Changes of a VM that runs, each refused, unanswered or the end of the VMM: a refusal changes nothing."""
     vmtest.need("mkfs.ext4")
@@ -553,7 +605,7 @@ def many(c):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (life, faults, silent, stops, good_manners, no_program, reboots, hybrid,
-                                                    refresh, channels, console, network, operations, many)}
+                                                    refresh, channels, console, network, network_attached, operations, many)}
 
 
 def run(name, function):

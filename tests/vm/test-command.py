@@ -17,7 +17,7 @@ import termios
 import time
 
 import vmtest
-from vmtest import Failure, Skip, equal, main, pause, true
+from vmtest import Failure, Skip, equal, main, pause, true, wait_for
 
 BB = "busybox"
 
@@ -266,13 +266,6 @@ def snapshot(host):
         true(b"memory-ranges" in p.stderr, f"said: {p.stderr!r}")
     finally:
         shutil.rmtree(host.state / "snapshots" / kept, ignore_errors=True)
-
-
-def wait_for(what, message, seconds=20):
-    end = time.monotonic() + seconds
-    while not what():
-        true(time.monotonic() < end, message)
-        time.sleep(0.2)
 
 
 def panic(host):

@@ -16,7 +16,7 @@ import threading
 import time
 
 import vmtest
-from vmtest import Failure, clock, equal, need, pause, true
+from vmtest import Failure, clock, equal, need, pause, true, wait_for
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "fakes"))
 from registry import Registry, layer, member  # noqa: E402
@@ -201,6 +201,48 @@ def network(host):
         host.run("rm", name, check=0)
 
 
+def network_attached(host):
+    """A network comes and goes while the VM runs, outlives passt, a refresh and the guest's reboot, and no restart."""
+    netns_works()
+    with Outside("att") as out:
+        name = host.name()
+        out.uvms(host, "run", "-d", "--name", name, "--hotplug-slots=1", "debian")
+        guest = ["exec", name, "python3", "-c", FETCH + "print(get(80, 'www.example.org'))"]
+        outside = lambda: "hello from outside" in out.uvms(host, *guest)
+        out.uvms(host, "detach", "--net", name, check=3)
+        out.uvms(host, "attach", name, check=2)
+        out.uvms(host, "attach", "--net=user", name, "volume", check=2)
+        out.uvms(host, "attach", "--net=bridge", name, check=2)
+        out.uvms(host, "attach", "-p", "1:2/sctp", name, check=2)
+        equal(host.status(name).get("network"), None, "nothing is there")
+        out.uvms(host, "attach", "-p", "8080:80", name)
+        equal(host.status(name)["network"], "user 10.0.2.15", "status")
+        true(outside(), "by name")
+        true("200 OK" in out.python(FETCH + "print(get(8080))"), "published")
+        out.uvms(host, "attach", "--net=user", name, check=4)
+        out.uvms(host, "attach", name, f"v{os.getpid()}:32M", check=6)
+        host.run("volume", "rm", f"v{os.getpid()}")
+        for pid in passts(host):
+            os.kill(pid, signal.SIGKILL)
+        true(outside(), "after passt was killed")
+        out.uvms(host, "refresh", name)
+        true(outside(), "after a refresh")
+        boot = lambda: host.run("exec", name, "cat", "/proc/sys/kernel/random/boot_id").stdout
+        first = boot()
+        host.run("exec", name, "systemctl", "reboot")
+        wait_for(lambda: boot() not in (b"", first) and host.status(name)["state"] == "running", "it boots again", 120)
+        wait_for(lambda: outside(), "after the guest's reboot")
+        out.uvms(host, "detach", "--net", name)
+        equal((passts(host), host.status(name).get("network")), ([], None), "gone")
+        true("eth0" not in out.uvms(host, "exec", name, "ls", "/sys/class/net"), "gone from the guest")
+        out.uvms(host, "attach", "--net=user", name)
+        true(outside(), "once more")
+        out.uvms(host, "restart", name)
+        equal((passts(host), host.status(name).get("network")), ([], None), "a new start")
+        out.uvms(host, "stop", name)
+        host.run("rm", name, check=0)
+
+
 def passts(host):
     return [int(line.split()[0]) for line in host.processes() if "passt" in line.split(None, 1)[1]]
 
@@ -360,6 +402,7 @@ CASES = {
     "pulled": pulled,
     "network": network,
     "network-refused": network_refused,
+    "network-attached": network_attached,
     "volumes": volumes,
     "secrets": secrets,
 }

@@ -49,6 +49,14 @@ def pause(seconds):
     time.sleep(seconds * SLOW)
 
 
+def wait_for(what, message, seconds=20):
+    """Until WHAT() is true; a Failure with MESSAGE when that takes too long."""
+    end = clock() + seconds
+    while not what():
+        true(clock() < end, message)
+        time.sleep(0.2)
+
+
 def command(verb, *args):
     """The command line of a uvms verb."""
     if verb == "run" and BACKEND:

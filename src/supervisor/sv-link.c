@@ -1,0 +1,208 @@
+#include "sv-link.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <systemd/sd-event.h>
+
+#include "cleanup.h"
+#include "control-error.h"
+#include "control-server.h"
+#include "fd.h"
+#include "log.h"
+#include "str.h"
+#include "sv-agent.h"
+#include "sv-attach.h"
+#include "sv-change.h"
+#include "sv-net.h"
+#include "sv.h"
+
+#define LINK_USEC (UINT64_C(1000) * (AGENT_WIRE_LINK_MS + 2000)) /* for the guest's word */
+
+static void refuse(struct control_call *call, int error, const char *what, const char *next)
+{
+	control_call_error(
+		call, error, control_error_words(what ? what : strerror(-error), NULL, next));
+}
+
+static void link_answer(struct sv *sv, int error, const char *cause)
+{
+	struct control_call *call = TAKE_PTR(sv->link.call);
+
+	sv->link.timer = sd_event_source_disable_unref(sv->link.timer);
+	if (!call)
+		return;
+	if (error == 0)
+		control_call_reply(call, NULL, -EBADF);
+	else
+		control_call_error(call, error,
+			control_error_words("the guest has the interface, and did not set it up",
+				cause, "uvms detach --net takes it away again"));
+}
+
+/* Everything of it on this side; the device is gone, or never came. */
+static void link_undo(struct sv *sv)
+{
+	sv_net_stop(sv);
+	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
+	vm_plan_drop_last(&sv->plan);
+	sv->steps_done--;
+	free(TAKE_PTR(sv->spec.net));
+	strv_free(TAKE_PTR(sv->spec.publish));
+	free(TAKE_PTR(sv->status.network));
+	sv->net_restarts = 0;
+	sv->link.attached = false;
+}
+
+static int link_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	link_answer(userdata, -ETIMEDOUT, "its agent does not answer");
+	return 0;
+}
+
+static void link_ask_guest(struct sv *sv)
+{
+	int r;
+
+	r = sd_event_add_time_relative(
+		sv->event, &sv->link.timer, CLOCK_MONOTONIC, LINK_USEC, 0, link_on_timer, sv);
+	if (r >= 0)
+		r = sv_agent_link(sv->agent);
+	if (r < 0)
+		link_answer(sv, r, strerror(-r));
+}
+
+static void attach_ended(struct sv *sv, bool done)
+{
+	/* the VMM has its own */
+	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
+	sv->tap.fd = fd_close(sv->tap.fd);
+	if (!done) {
+		link_undo(sv);
+		return;
+	}
+	sv->link.attached = true;
+	sv->link.call = TAKE_PTR(sv->change.call);
+	link_ask_guest(sv);
+}
+
+static void detach_ended(struct sv *sv, bool done)
+{
+	if (done)
+		link_undo(sv);
+}
+
+/* Where the host's side ends, for the VMM. */
+static int link_fd(const struct sv *sv)
+{
+	return vmm_backend_caps(sv->backend) & VMM_CAP_NET_TAP ? sv->tap.fd
+							       : sv->vmm_fds[VMM_FD_NET];
+}
+
+/* Plans it and begins, as a start does. -errno: nothing is left of it. */
+static int link_begin(struct sv *sv, char **publish, char **ret_reason, char **ret_next)
+{
+	int r;
+
+	sv->spec.net = strdup("user");
+	sv->spec.publish = publish;
+	r = sv->spec.net ? vm_spec_check(&sv->spec, ret_reason) : -ENOMEM;
+	r = r < 0 ? r : sv_net_plan(sv, ret_reason, ret_next);
+	if (r < 0) {
+		free(TAKE_PTR(sv->spec.net));
+		strv_free(TAKE_PTR(sv->spec.publish));
+		return r;
+	}
+	sv->steps_done++;
+	r = sv_net_start(sv, vm_plan_find(&sv->plan, VM_STEP_NETWORK), ret_reason);
+	if (r < 0)
+		link_undo(sv);
+	return r;
+}
+
+static void link_attach(struct sv *sv, struct control_call *call, char **publish, uint32_t slot)
+{
+	CLEANUP_FREE char *reason = NULL, *next = NULL;
+	char mac[18];
+	int r = link_begin(sv, publish, &reason, &next);
+
+	if (r < 0) {
+		refuse(call, r, reason, next);
+		return;
+	}
+	sv_net_mac(sv->spec.name, mac);
+	sv->link.slot = slot;
+	sv_change_ask(sv, call,
+		&(struct vmm_op){ .kind = VMM_OP_ADD_NET,
+			.id = VMM_NET_ID,
+			.mac = mac,
+			.fd = link_fd(sv),
+			.slot = slot },
+		attach_ended);
+}
+
+void sv_link_attach_consume(struct sv *sv, struct control_call *call, char **publish)
+{
+	CLEANUP(strv_freep) char **ports = publish;
+	int slot = sv_attach_slot(sv);
+
+	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_NET_LIVE))
+		refuse(call, -EOPNOTSUPP,
+			"a network for a VM that runs: not supported by this back-end", NULL);
+	else if (sv->change.busy || sv->link.call)
+		refuse(call, -EBUSY, "another change is under way: try again", NULL);
+	else if (sv->state != SV_RUNNING)
+		refuse(call, -EBUSY, "it does not run", NULL);
+	else if (vm_spec_has_network(&sv->spec))
+		refuse(call, -EBUSY, "it has a network already", NULL);
+	else if (slot < 0)
+		refuse(call, -EOPNOTSUPP, "it has no free slot for another device",
+			"--hotplug-slots of uvms run makes some");
+	else if (!sv_agent_can_link(sv->agent))
+		refuse(call, -EOPNOTSUPP, "the agent in the guest is of an older uvms",
+			"uvms restart starts it with this one");
+	else
+		link_attach(sv, call, TAKE_PTR(ports), (uint32_t)slot);
+}
+
+void sv_link_detach(struct sv *sv, struct control_call *call)
+{
+	if (!sv->link.attached)
+		refuse(call, -ENOENT,
+			vm_spec_has_network(&sv->spec)
+				? "its network is there from its start, and stays"
+				: "no network is attached",
+			NULL);
+	else if (sv->change.busy || sv->link.call)
+		refuse(call, -EBUSY, "another change is under way: try again", NULL);
+	else
+		sv_change_ask(sv, call,
+			&(struct vmm_op){
+				.kind = VMM_OP_REMOVE, .id = VMM_NET_ID, .slot = sv->link.slot },
+			detach_ended);
+}
+
+void sv_link_told(struct sv *sv, int error)
+{
+	if (error)
+		log_warning("%s: the guest did not set up its network: %s", sv->spec.name,
+			strerror(error));
+	link_answer(sv, -error, error == ETIMEDOUT ? "its kernel shows none" : strerror(error));
+}
+
+void sv_link_again(struct sv *sv)
+{
+	if (sv->link.attached && sv_agent_link(sv->agent) < 0)
+		log_warning("%s: the guest was not told of its network", sv->spec.name);
+}
+
+void sv_link_forget(struct sv *sv, struct control_call *call)
+{
+	if (sv->link.call == call)
+		sv->link.call = NULL;
+}
+
+void sv_link_finish(struct sv *sv)
+{
+	link_answer(sv, -ESHUTDOWN, "the VM ended");
+}
