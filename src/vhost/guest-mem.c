@@ -9,9 +9,10 @@
 
 #define GUEST_MEM_PAGE 4096
 
-void guest_mem_init(struct guest_mem *m)
+void guest_mem_init(struct guest_mem *m, bool may_shrink)
 {
 	m->n = 0;
+	m->may_shrink = may_shrink;
 }
 
 void guest_mem_finish(struct guest_mem *m)
@@ -51,7 +52,7 @@ static int guest_mem_check(
 }
 
 /* The file's page size: hugetlbfs maps only whole huge pages. */
-static int guest_mem_check_file(int fd, uint64_t end, uint64_t *ret_page)
+static int guest_mem_check_file(const struct guest_mem *m, int fd, uint64_t end, uint64_t *ret_page)
 {
 	struct stat st;
 	int seals;
@@ -61,7 +62,7 @@ static int guest_mem_check_file(int fd, uint64_t end, uint64_t *ret_page)
 	if (!S_ISREG(st.st_mode) || st.st_size < 0 || end > (uint64_t)st.st_size)
 		return -EINVAL;
 	seals = fcntl(fd, F_GET_SEALS);
-	if (seals < 0 || !(seals & F_SEAL_SHRINK))
+	if (!m->may_shrink && (seals < 0 || !(seals & F_SEAL_SHRINK)))
 		return -EPERM;
 	*ret_page = st.st_blksize > GUEST_MEM_PAGE && !(st.st_blksize & (st.st_blksize - 1))
 			    ? (uint64_t)st.st_blksize
@@ -81,7 +82,7 @@ int guest_mem_add(
 	q = guest_mem_check(m, &r, offset);
 	if (q < 0)
 		return q;
-	q = guest_mem_check_file(fd, offset + size, &page);
+	q = guest_mem_check_file(m, fd, offset + size, &page);
 	if (q < 0)
 		return q;
 	lead = offset & (page - 1);

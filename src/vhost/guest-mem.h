@@ -5,11 +5,12 @@
  * region is taken only if nothing in it wraps, it overlaps no other (in guest and in user
  * addresses), it is made of whole pages, it lies inside its file, and that file is sealed against
  * shrinking: otherwise its owner could truncate it and every later access here would be SIGBUS.
- * (Cloud Hypervisor cannot seal; a front-end for it must catch SIGBUS and end its session.)
+ * (Cloud Hypervisor cannot seal: for it `may_shrink` is set, and the process must be able to end by SIGBUS.)
  * What is read from guest memory may change between two reads: copy once, then look at the copy.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -25,15 +26,16 @@ struct guest_mem_region {
 
 struct guest_mem {
 	size_t n;
+	bool may_shrink; /* files without that seal are taken */
 	struct guest_mem_region regions[GUEST_MEM_REGIONS_MAX];
 };
 
-void guest_mem_init(struct guest_mem *m);
+void guest_mem_init(struct guest_mem *m, bool may_shrink);
 void guest_mem_finish(struct guest_mem *m);
 
 /*
  * Maps SIZE bytes at OFFSET of FD (borrowed) as [GPA, GPA + SIZE). -EINVAL: wraps, overlaps, not
- * whole pages, outside the file; -EPERM: not sealed; -ENOSPC: too many regions.
+ * whole pages, outside the file; -EPERM: it is not sealed and has to be; -ENOSPC: too many regions.
  */
 int guest_mem_add(
 	struct guest_mem *m, int fd, uint64_t gpa, uint64_t size, uint64_t user, uint64_t offset);

@@ -19,7 +19,7 @@ static int setup(void **state)
 	fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0 || ftruncate(fd, 16 * PAGE) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
 		return -1;
-	guest_mem_init(&m);
+	guest_mem_init(&m, false);
 	return guest_mem_add(&m, fd, 0, 2 * PAGE, USER + 8 * PAGE, 0) ||
 	       guest_mem_add(&m, fd, 2 * PAGE, 2 * PAGE, USER, 8 * PAGE);
 }

@@ -22,7 +22,7 @@ static int setup(void **state)
 
 	if (fd < 0 || ftruncate(fd, 65536) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK) < 0)
 		return -1;
-	guest_mem_init(&m);
+	guest_mem_init(&m, false);
 	if (guest_mem_add(&m, fd, 0, 65536, 0, 0) < 0)
 		return -1;
 	close(fd);
@@ -40,7 +40,7 @@ static int teardown(void **state)
 static void start(bool event_idx)
 {
 	memset(ram, 0, 65536);
-	virtq_start(&q, &parts, NUM, 0, event_idx, true);
+	virtq_start(&q, &parts, NUM, event_idx, true);
 }
 
 static void offer(uint16_t n, uint64_t addr, uint32_t len, uint16_t flags)

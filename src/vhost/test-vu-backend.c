@@ -37,7 +37,7 @@ static void dev_kicked(struct vu_backend *backend, unsigned queue)
 {
 }
 
-static void dev_started(struct vu_backend *backend, unsigned queue, bool anew)
+static void dev_started(struct vu_backend *backend, unsigned queue, enum vu_begin how)
 {
 	n_started++;
 }

@@ -33,10 +33,10 @@ static void dev_kicked(struct vu_backend *backend, unsigned queue)
 	n_kicked++;
 }
 
-static void dev_started(struct vu_backend *backend, unsigned queue, bool anew)
+static void dev_started(struct vu_backend *backend, unsigned queue, enum vu_begin how)
 {
 	n_started++;
-	assert_false(anew);
+	assert_int_equal(how, VU_BEGIN_ON);
 }
 
 static void dev_stopped(struct vu_backend *backend, unsigned queue)

@@ -28,16 +28,18 @@ static uint8_t *virtq_used_entry(const struct virtq *q, uint16_t i)
 	return (uint8_t *)q->parts.used + 4 + 8 * (size_t)i;
 }
 
-void virtq_start(struct virtq *q, const struct virtq_parts *parts, uint16_t num,
-	uint16_t last_avail, bool event_idx, bool indirect)
+void virtq_start(struct virtq *q, const struct virtq_parts *parts, uint16_t num, bool event_idx,
+	bool indirect)
 {
+	uint16_t used = virtq_load16((uint8_t *)parts->used + 2);
+
 	assert(num && num <= VIRTQ_NUM_MAX && !(num & (num - 1)));
 	*q = (struct virtq){ .parts = *parts,
 		.num = num,
 		.event_idx = event_idx,
 		.indirect = indirect,
-		.last_avail = last_avail,
-		.used_idx = virtq_load16((uint8_t *)parts->used + 2) };
+		.last_avail = used,
+		.used_idx = used };
 }
 
 static int virtq_add(const struct guest_mem *m, struct virtq_chain *c, const struct vring_desc *d)

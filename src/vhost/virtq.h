@@ -61,9 +61,9 @@ static inline uint64_t virtq_used_bytes(uint16_t num)
 	return 6 + 8 * (uint64_t)num;
 }
 
-/* NUM is a power of two up to VIRTQ_NUM_MAX. The used index goes on from the one in the ring. */
-void virtq_start(struct virtq *q, const struct virtq_parts *parts, uint16_t num,
-	uint16_t last_avail, bool event_idx, bool indirect);
+/* NUM is a power of two up to VIRTQ_NUM_MAX. It goes on from the used index in the ring. */
+void virtq_start(struct virtq *q, const struct virtq_parts *parts, uint16_t num, bool event_idx,
+	bool indirect);
 
 /* 1: the next chain is in *RET; 0: none; -errno: the queue is broken (from now on). */
 int virtq_pop(struct virtq *q, const struct guest_mem *m, struct virtq_chain *ret);

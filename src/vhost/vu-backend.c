@@ -111,11 +111,18 @@ int vu_backend_run(struct vu_queue *q, const struct virtq_parts *parts, int kick
 	if (r < 0)
 		return r;
 	q->kick_fd = TAKE_FD(fd);
-	virtq_start(&q->vq, parts, (uint16_t)q->num, q->base,
-		vu_backend_has(b, VIRTIO_RING_F_EVENT_IDX),
+	/* what a front-end says (q->base) may be where the driver is, not where we were (Cloud Hypervisor) */
+	virtq_start(&q->vq, parts, (uint16_t)q->num, vu_backend_has(b, VIRTIO_RING_F_EVENT_IDX),
 		vu_backend_has(b, VIRTIO_RING_F_INDIRECT_DESC));
 	q->running = true;
 	return 0;
+}
+
+static enum vu_begin vu_queue_begins(const struct vu_queue *q)
+{
+	if (q->was_running)
+		return q->vq.used_idx == q->stopped_at ? VU_BEGIN_ON : VU_BEGIN_ANEW;
+	return q->vq.used_idx == 0 ? VU_BEGIN_ON : VU_BEGIN_STRANGE;
 }
 
 static int vu_queue_start(struct vu_queue *q, int kick_fd_consume)
@@ -136,7 +143,7 @@ static int vu_queue_start(struct vu_queue *q, int kick_fd_consume)
 	if (r < 0)
 		return r;
 	q->kick_slot = vu_keep_fd(b->keep, q->kick_fd);
-	b->device->started(b, index, q->was_running && q->base != q->stopped_at);
+	b->device->started(b, index, vu_queue_begins(q));
 	if (q->enabled)
 		b->device->kicked(b, index);
 	return 0;
@@ -239,7 +246,7 @@ static int vu_set_mem_table(struct vu_backend *b, const uint8_t *payload, size_t
 		return r;
 	if (b->n_fds != t.n)
 		return -EPROTO;
-	guest_mem_init(&mem);
+	guest_mem_init(&mem, b->mem.may_shrink);
 	for (uint32_t i = 0; i < t.n; i++) {
 		const struct vu_region *g = &t.regions[i];
 
@@ -446,13 +453,12 @@ static int vu_get_config(struct vu_backend *b, const uint8_t *payload, size_t le
 	return vu_reply(b, out, VU_WIRE_CONFIG_HEADER + c.size);
 }
 
-/* Nothing in the space can be written; with NEED_REPLY that is said (1), without it is ignored. */
+/* Nothing in the space can be written, which a device ignores; a refusal would end a VMM (Cloud Hypervisor). */
 static int vu_set_config(struct vu_backend *b, const uint8_t *payload, size_t len)
 {
 	struct vu_config c;
-	int r = vu_wire_get_config(payload, len, &c);
 
-	return r < 0 ? r : 1;
+	return vu_wire_get_config(payload, len, &c);
 }
 
 static vu_handler *const vu_handlers[VU_REQUEST_END] = {
@@ -707,7 +713,7 @@ int vu_backend_open(
 	int r;
 
 	*b = (struct vu_backend){ .device = device, .loop = loop, .fd = -EBADF };
-	guest_mem_init(&b->mem);
+	guest_mem_init(&b->mem, false);
 	memset(b->region_slots, KEEPER_SLOT_NONE, sizeof b->region_slots);
 	for (int i = 0; i < VU_QUEUES_MAX; i++) {
 		struct vu_queue *q = &b->queues[i];

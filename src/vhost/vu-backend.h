@@ -11,7 +11,10 @@
  *
  * A queue runs from its kick descriptor on (once it is enabled) to GET_VRING_BASE. A VMM stops the
  * queues for a pause as well as for a reset of the guest, and starts them again on the same socket;
- * the device learns of a reset by a ring position that is not the one it stopped at.
+ * the device learns of a reset by a ring position that is not the one it stopped at. The position is that of
+ * the used ring in guest memory, since every chain is finished before a queue can stop: what SET_VRING_BASE says is
+ * kept and told again, but not believed. Cloud Hypervisor says the driver's own index there, for a session that
+ * goes on another one's rings too, and with it all buffers that the driver has put there would be passed over.
  *
  * Nothing here blocks: a front-end that does not take replies loses the session.
  *
@@ -44,6 +47,13 @@
 
 struct vu_backend;
 
+/* How a queue that starts is to the device. */
+enum vu_begin {
+	VU_BEGIN_ON,      /* where it stopped, or at its beginning */
+	VU_BEGIN_ANEW,    /* it ran before, and the driver has begun again: a reset, not a pause */
+	VU_BEGIN_STRANGE, /* it never ran here, and the driver has used it: with another device */
+};
+
 /* The device on top. All hooks but `config` may be called at any time after vu_backend_open(). */
 struct vu_device {
 	uint64_t features; /* of the device; the transport's are added */
@@ -51,8 +61,7 @@ struct vu_device {
 	/* Fills LEN bytes of configuration space at OFFSET: 0, or -EINVAL when outside. */
 	int (*config)(struct vu_backend *b, uint32_t offset, void *ret, uint32_t len);
 	void (*kicked)(struct vu_backend *b, unsigned queue); /* also once when it starts */
-	/* ANEW: it ran before, and begins elsewhere than it stopped: a reset, not a pause. */
-	void (*started)(struct vu_backend *b, unsigned queue, bool anew);
+	void (*started)(struct vu_backend *b, unsigned queue, enum vu_begin how);
 	void (*stopped)(struct vu_backend *b, unsigned queue);
 	/* The session is over: ERROR is 0 at end of file, else -errno; WHAT says where. */
 	void (*ended)(struct vu_backend *b, int error, const char *what);
@@ -97,6 +106,12 @@ struct vu_backend {
 int vu_backend_open(
 	struct vu_backend *b, struct loop *loop, const struct vu_device *device, int fd_consume);
 void vu_backend_close(struct vu_backend *b);
+
+/* Before the loop runs: takes memory that its owner can cut off (guest-mem.h). */
+static inline void vu_backend_allow_shrinking(struct vu_backend *b)
+{
+	b->mem.may_shrink = true;
+}
 
 static inline bool vu_backend_has(const struct vu_backend *b, unsigned feature)
 {

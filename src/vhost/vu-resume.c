@@ -38,7 +38,6 @@ static int vu_resume_memory(struct vu_backend *b, const struct vu_state *s)
 	return 0;
 }
 
-/* Every chain is finished in the turn that takes it, so the used index says where to go on. */
 static int vu_resume_ring(struct vu_queue *q, int kick_fd_consume)
 {
 	CLEANUP_CLOSE int fd = kick_fd_consume;
@@ -48,11 +47,7 @@ static int vu_resume_ring(struct vu_queue *q, int kick_fd_consume)
 	if (fd < 0)
 		return -ENODATA;
 	r = vu_backend_translate(q, &parts);
-	if (r == 0)
-		r = vu_backend_run(q, &parts, TAKE_FD(fd));
-	if (r == 0)
-		q->vq.last_avail = q->vq.used_idx;
-	return r;
+	return r < 0 ? r : vu_backend_run(q, &parts, TAKE_FD(fd));
 }
 
 static int vu_resume_queue(struct vu_queue *q, const struct vu_state_queue *s)
@@ -95,7 +90,7 @@ static int vu_resume_tell(struct vu_backend *b)
 			b->device->stopped(b, i);
 		if (!q->running)
 			continue;
-		b->device->started(b, i, false);
+		b->device->started(b, i, VU_BEGIN_ON);
 		r = q->call_fd >= 0 ? vu_backend_notify(q->call_fd) : 0;
 		if (r < 0)
 			return r;

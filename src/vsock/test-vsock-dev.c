@@ -86,7 +86,7 @@ static void stopped_for_long(void **state)
 	d.absent.fn(&d.absent);
 	assert_true(host_sees_the_end());
 	/* only paused after all: it finds a reset */
-	d.backend.device->started(&d.backend, 0, false);
+	d.backend.device->started(&d.backend, 0, VU_BEGIN_ON);
 	assert_true(vsock_mux_has_output(&m));
 	finish();
 }
@@ -96,7 +96,7 @@ static void paused(void **state)
 	begin(3);
 	stop(0);
 	stop(1);
-	d.backend.device->started(&d.backend, 0, false);
+	d.backend.device->started(&d.backend, 0, VU_BEGIN_ON);
 	assert_true(list_empty(&d.absent.link));
 	assert_false(host_sees_the_end());
 	finish();
@@ -107,7 +107,7 @@ static void started_anew(void **state)
 	begin(3);
 	stop(0);
 	stop(1);
-	d.backend.device->started(&d.backend, 0, true);
+	d.backend.device->started(&d.backend, 0, VU_BEGIN_ANEW);
 	assert_true(list_empty(&d.absent.link));
 	assert_true(host_sees_the_end());
 	assert_int_equal(m.table.n_used, 0);

@@ -2,6 +2,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <linux/virtio_vsock.h>
 #include <string.h>
 
 enum {
@@ -154,11 +155,33 @@ static bool vsock_dev_to_guest(struct vsock_dev *d)
 	return budget == 0;
 }
 
+/* Tells a guest that has used another device that its connections are gone. */
+static void vsock_dev_tell_reset(struct vsock_dev *d)
+{
+	const uint32_t event = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
+	struct virtq *q = vu_backend_queue(&d->backend, VSOCK_QUEUE_EVENT);
+	struct virtq_chain *c = &d->chain;
+
+	if (!q || !vsock_dev_pop(d, VSOCK_QUEUE_EVENT, q))
+		return;
+	if (c->n_in == 0 || c->in[0].iov_len < sizeof event) {
+		q->broken = true; /* no buffer for an event */
+		d->hooks->broken(d, VSOCK_QUEUE_EVENT);
+		return;
+	}
+	memcpy(c->in[0].iov_base, &event, sizeof event);
+	virtq_push(q, c, sizeof event);
+	vu_backend_call(&d->backend, VSOCK_QUEUE_EVENT);
+	d->owes_reset = false;
+}
+
 static void vsock_dev_turn(struct loop_job *j)
 {
 	struct vsock_dev *d = CONTAINER_OF(j, struct vsock_dev, job);
 	bool stalled, more;
 
+	if (d->owes_reset)
+		vsock_dev_tell_reset(d);
 	more = vsock_dev_from_guest(d);
 	stalled = !vsock_mux_has_room(d->mux);
 	more |= vsock_dev_to_guest(d);
@@ -169,11 +192,14 @@ static void vsock_dev_turn(struct loop_job *j)
 
 static int vsock_dev_config(struct vu_backend *b, uint32_t offset, void *ret, uint32_t len)
 {
-	uint64_t cid = htole64(vsock_dev_of(b)->mux->guest_cid);
+	const uint64_t cid = htole64(vsock_dev_of(b)->mux->guest_cid);
+	uint8_t space[VU_WIRE_CONFIG_MAX] = { 0 };
 
-	if (offset > sizeof cid || len > sizeof cid - offset)
+	if (offset > sizeof space || len > sizeof space - offset)
 		return -EINVAL;
-	memcpy(ret, (uint8_t *)&cid + offset, len);
+	/* behind the CID there is nothing: a guest may look there, and a refusal would end a VMM */
+	memcpy(space, &cid, sizeof cid);
+	memcpy(ret, space + offset, len);
 	return 0;
 }
 
@@ -182,12 +208,13 @@ static void vsock_dev_kicked(struct vu_backend *b, unsigned queue)
 	vsock_dev_wake(vsock_dev_of(b));
 }
 
-static void vsock_dev_started(struct vu_backend *b, unsigned queue, bool anew)
+static void vsock_dev_started(struct vu_backend *b, unsigned queue, enum vu_begin how)
 {
 	struct vsock_dev *d = vsock_dev_of(b);
 
 	loop_timer_clear(&d->absent);
-	if (!anew || !d->stopped)
+	d->owes_reset |= how == VU_BEGIN_STRANGE;
+	if (how == VU_BEGIN_ON || !d->stopped)
 		return;
 	d->stopped = false;
 	vsock_mux_guest_reset(d->mux);
@@ -227,7 +254,7 @@ int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux
 	d->mux = mux;
 	d->hooks = hooks;
 	d->loop = loop;
-	d->stopped = false;
+	d->stopped = d->owes_reset = false;
 	loop_job_init(&d->job, vsock_dev_turn);
 	loop_timer_init(&d->absent, vsock_dev_absent);
 	return vu_backend_open(&d->backend, loop, &vsock_dev_device, fd_consume);

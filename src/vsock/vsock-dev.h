@@ -1,8 +1,9 @@
 /*
  * Front-end "device": a virtio-vsock device over vhost-user (virtio 1.2, §5.10).
  *
- * Queue 0 carries packets to the guest, 1 from it, 2 events (QEMU keeps that one to itself). A
- * packet may lie in any number of descriptors, header included. Work is done in turns of
+ * Queue 0 carries packets to the guest, 1 from it, 2 events (QEMU keeps that one to itself). The one event, of
+ * a transport that was reset, goes to a guest whose rings say that it has used another device: after a restore, or after
+ * a VMM has hung up and come back. A packet may lie in any number of descriptors, header included. Work is done in turns of
  * VSOCK_DEV_BUDGET packets and direction, so the socket side is never starved by a busy guest.
  * Every chain is finished in the turn that takes it: between turns nothing is in flight, and the
  * ring's own indices say all there is to know.
@@ -35,6 +36,7 @@ struct vsock_dev {
 	struct loop_job job;
 	struct loop_timer absent; /* runs while no queue does */
 	bool stopped;             /* since the last time that a queue began */
+	bool owes_reset;          /* the guest is to be told that its connections are gone */
 	struct virtq_chain chain; /* the one being worked on */
 };
 

@@ -131,6 +131,8 @@ int vsock_service_start(struct vsock_service *s, const struct vsockd_args *a, ui
 	r = vsock_dev_open(&s->dev, &s->loop, &s->mux, &vsock_service_dev_hooks, a->vhost_fd);
 	if (r < 0)
 		return r;
+	if (a->may_shrink)
+		vu_backend_allow_shrinking(&s->dev.backend);
 	s->table_fd = a->table_fd;
 	s->from_fd = a->from_fd;
 	if (a->table_fd >= 0)

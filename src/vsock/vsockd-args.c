@@ -10,7 +10,7 @@
 
 const char vsockd_args_help[] =
 	"uvms-vsockd --name NAME --cid N --vhost-fd N --listen-fd N --path PATH\n"
-	"            [--table-fd N] [--keeper-fd N --state-fd N [--from-fd N]]\n"
+	"            [--table-fd N] [--keeper-fd N --state-fd N [--from-fd N]] [--may-shrink]\n"
 	"\n"
 	"The vsock device of one virtual machine; started by uvms-supervisor.\n"
 	"\n"
@@ -23,6 +23,7 @@ const char vsockd_args_help[] =
 	"  --keeper-fd N    channel to whoever keeps what a successor needs\n"
 	"  --state-fd N     memfd for the state of the vhost-user session\n"
 	"  --from-fd N      channel to the process in service, which hands over\n"
+	"  --may-shrink     take memory that the VMM can cut off (it has not sealed it)\n"
 	"  --no-seccomp     no system call filter (tests only)\n"
 	"  --help, --version\n";
 
@@ -42,6 +43,7 @@ static const struct {
 	{ "--keeper-fd", ARG_FD, offsetof(struct vsockd_args, keeper_fd) },
 	{ "--state-fd", ARG_FD, offsetof(struct vsockd_args, state_fd) },
 	{ "--from-fd", ARG_FD, offsetof(struct vsockd_args, from_fd) },
+	{ "--may-shrink", ARG_FLAG, offsetof(struct vsockd_args, may_shrink) },
 	{ "--no-seccomp", ARG_FLAG, offsetof(struct vsockd_args, no_seccomp) },
 	{ "--help", ARG_FLAG, offsetof(struct vsockd_args, help) },
 	{ "--version", ARG_FLAG, offsetof(struct vsockd_args, version) },

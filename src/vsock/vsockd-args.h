@@ -8,7 +8,7 @@ struct vsockd_args {
 	const char *name, *path; /* borrowed from argv */
 	uint64_t cid;
 	int vhost_fd, listen_fd, table_fd, keeper_fd, state_fd, from_fd; /* -EBADF: not given */
-	bool no_seccomp, help, version;
+	bool may_shrink, no_seccomp, help, version;
 };
 
 /* 0; -EINVAL with *RET_BAD the argument that is wrong, missing or unknown. */

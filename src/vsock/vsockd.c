@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include "config.h"
 #include "log.h"
@@ -12,6 +13,19 @@
 #include "vsock-service.h"
 
 static struct vsock_service service;
+
+/*
+ * Memory that its owner may cut off was touched behind its end. There is nothing to go on with: the VM's session is over,
+ * and that is all that it can cost.
+ */
+static void vsockd_on_sigbus(int signo)
+{
+	static const char text[] =
+		"uvms-vsockd: the VMM has cut off the guest's memory under its device\n";
+
+	(void)!write(STDERR_FILENO, text, sizeof text - 1);
+	_exit(VSOCK_SERVICE_LOST);
+}
 
 static int vsockd_confine(void)
 {
@@ -33,6 +47,8 @@ static int vsockd_run(const struct vsockd_args *a)
 	if (getrandom(&seed, sizeof seed, 0) != sizeof seed)
 		return -EIO;
 	signal(SIGPIPE, SIG_IGN);
+	if (a->may_shrink)
+		signal(SIGBUS, vsockd_on_sigbus);
 	r = vsockd_confine();
 	if (r < 0)
 		return r;

@@ -26,7 +26,7 @@
 #include "spawn.h"
 #include "unit.h"
 
-bool fake_indirect, fake_keeps;
+bool fake_indirect, fake_keeps, fake_unsealed;
 void (*fake_on_end)(struct fake *f);
 
 uint64_t fake_now_usec(void)
@@ -116,6 +116,8 @@ static void fake_spawn_with(
 		memcpy(argv + n, more, n_more * sizeof *more);
 		n += n_more;
 	}
+	if (fake_unsealed)
+		argv[n++] = "--may-shrink";
 	argv[n] = getenv("UVMS_VSOCKD_ARG");
 	s.cwd_fd = open(f->dir, O_DIRECTORY | O_CLOEXEC);
 	assert_true(s.cwd_fd >= 0);
@@ -249,6 +251,31 @@ int fake_replace(struct fake *f)
 	return code;
 }
 
+int fake_memory(bool sealed)
+{
+	int fd = memfd_create("guest", MFD_CLOEXEC | (sealed ? MFD_ALLOW_SEALING : 0));
+
+	assert_int_equal(ftruncate(fd, FAKE_MEM_BYTES), 0);
+	if (sealed)
+		assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	return fd;
+}
+
+void fake_redial(struct fake *f)
+{
+	int pair[2];
+
+	close(f->sock);
+	assert_int_equal(fake_reap(f), 0);
+	close(f->table_fd);
+	f->table_fd = memfd_create("table", MFD_CLOEXEC);
+	assert_int_equal(sockun_pair(SOCK_STREAM, pair), 0);
+	f->sock = pair[0];
+	f->device_fd = pair[1];
+	fake_spawn(f);
+	close(f->device_fd);
+}
+
 void fake_start(struct fake *f)
 {
 	int pair[2], dir_fd;
@@ -273,12 +300,10 @@ void fake_start(struct fake *f)
 	if (!fake_keeps)
 		close(f->device_fd);
 
-	f->mem_fd = memfd_create("guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	assert_int_equal(ftruncate(f->mem_fd, FAKE_MEM_BYTES), 0);
-	assert_int_equal(fcntl(f->mem_fd, F_ADD_SEALS, F_SEAL_SHRINK), 0);
+	f->mem_fd = fake_memory(!fake_unsealed);
 	f->mem = mmap(NULL, FAKE_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->mem_fd, 0);
 	assert_true(f->mem != MAP_FAILED);
-	for (int i = 0; i < FAKE_QUEUES; i++) {
+	for (int i = 0; i < FAKE_RINGS; i++) {
 		f->rings[i].at = 0x10000u * (unsigned)(i + 1);
 		f->rings[i].kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 		f->rings[i].call = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -358,7 +383,8 @@ void fake_setup_queue(struct fake *f, unsigned i)
 	const uint64_t addr[] = { i, user, user + FAKE_USED, user + FAKE_AVAIL, 0 };
 
 	fake_set_state(f, VU_SET_VRING_NUM, i, FAKE_NUM);
-	fake_set_state(f, VU_SET_VRING_BASE, i, 0);
+	fake_set_state(
+		f, VU_SET_VRING_BASE, i, f->rings[i].avail); /* as Cloud Hypervisor says it */
 	fake_message(f, VU_SET_VRING_ADDR, VU_FLAG_VERSION, addr, sizeof addr, NULL, 0);
 	fake_message(f, VU_SET_VRING_KICK, VU_FLAG_VERSION, &index, 8, &f->rings[i].kick, 1);
 	fake_message(f, VU_SET_VRING_CALL, VU_FLAG_VERSION, &index, 8, &f->rings[i].call, 1);
@@ -429,7 +455,7 @@ int fake_wait_exit(struct fake *f)
 	close(f->table_fd);
 	close(f->listen_fd);
 	munmap(f->mem, FAKE_MEM_BYTES);
-	for (int i = 0; i < FAKE_QUEUES; i++) {
+	for (int i = 0; i < FAKE_RINGS; i++) {
 		close(f->rings[i].kick);
 		close(f->rings[i].call);
 	}

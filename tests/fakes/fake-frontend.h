@@ -22,6 +22,7 @@
 #define FAKE_RX_BYTES  4096
 #define FAKE_TX_BYTES  65536
 #define FAKE_QUEUES    2
+#define FAKE_RINGS     3 /* with that of events, which fake_setup() leaves alone as QEMU does */
 #define FAKE_FEATURES  (1ull << 32 | 1ull << 30 | 1ull << 29 | 1ull << 28)
 #define FAKE_RX_AT     0x100000u
 #define FAKE_TX_AT     0x800000u
@@ -39,7 +40,7 @@ struct fake {
 	int sock, mem_fd, table_fd, listen_fd;
 	pid_t pid;
 	uint8_t *mem;
-	struct fake_ring rings[FAKE_QUEUES];
+	struct fake_ring rings[FAKE_RINGS];
 	int fds_at_start; /* of vsockd, after the handshake */
 	/* when fake_keeps: what a supervisor has */
 	int device_fd, state_fd, keeper_fd, slots[KEEPER_SLOTS];
@@ -56,6 +57,9 @@ struct fake_next {
 /* Whether packets go in indirect descriptors, both ways. The guest's choice, packet by packet. */
 extern bool fake_indirect;
 
+/* Whether guest memory is not sealed, and vsockd is told so. */
+extern bool fake_unsealed;
+
 /* Whether fake_start() plays the keeper, too. */
 extern bool fake_keeps;
 
@@ -71,6 +75,9 @@ void fake_setup(struct fake *f);                   /* both, rx buffers posted */
 void fake_setup_queue(struct fake *f, unsigned i); /* NUM … KICK of one */
 void fake_rings_clear(struct fake *f);             /* as a driver that starts */
 void fake_post_rx(struct fake *f, unsigned n);
+int fake_memory(bool sealed); /* a memfd of FAKE_MEM_BYTES */
+/* Hangs up, as fake_stop(); then another vsockd and another connection, for the same guest. Not when fake_keeps. */
+void fake_redial(struct fake *f);
 void fake_stop(struct fake *f); /* closes the session: vsockd has to end with 0 */
 /* Waits for the end of vsockd and cleans up; returns its exit code, or -signal. */
 int fake_wait_exit(struct fake *f);
