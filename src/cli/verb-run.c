@@ -31,7 +31,7 @@
 #define STOPPED_USEC (UINT64_C(30) * 1000000) /* for the end of a VM whose command was lost */
 
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
-	*arg_status_file, *arg_cpu_model;
+	*arg_status_file, *arg_cpu_model, *arg_vsock;
 static const char *arg_net;
 static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_volumes;
 static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_memory_max, arg_root_size,
@@ -76,6 +76,7 @@ static const struct option_def options[] = {
 	{ "accel", 0, "auto|kvm|tcg", OPTION_STRING, &arg_accel, "KVM, or emulation" },
 	{ "cpu-model", 0, "MODEL[,FEATURE]...", OPTION_STRING, &arg_cpu_model,
 		"the CPU that QEMU shows the guest" },
+	{ "vsock", 0, "auto|vmm|uvms", OPTION_STRING, &arg_vsock, "whose the vsock device is" },
 	{ "hotplug-slots", 0, "N", OPTION_COUNT, &arg_slots,
 		"ports for devices added later; 4, and 0 with CMD" },
 	{ "start-timeout", 0, "TIME", OPTION_DURATION, &arg_start_timeout,
@@ -115,7 +116,8 @@ static int fill_devices(struct vm_spec *s)
 {
 	int r;
 
-	r = str_set(&s->net, arg_net ? arg_net : arg_publish ? "user" : NULL);
+	r = str_set(&s->vsock, arg_vsock);
+	r = r ? r : str_set(&s->net, arg_net ? arg_net : arg_publish ? "user" : NULL);
 	r = r ? r : copy_strv(&s->publish, arg_publish);
 	return r ? r : copy_strv(&s->volumes, arg_volumes);
 }

@@ -78,6 +78,7 @@ static void print(const struct vm_status *s)
 	line("back-end", s->backend);
 	line("chosen", s->backend_reason);
 	line("accelerator", s->accel);
+	line("vsock", s->vsock);
 	line("network", s->network);
 	for (char **v = s->attached; v && *v; v++)
 		line("attached", *v);

@@ -24,6 +24,7 @@
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-dialed.h"
 #include "sv-events.h"
 #include "sv-link.h"
 #include "sv-net.h"
@@ -403,7 +404,7 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 
 void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
 {
-	if (h == SV_VSOCKD_GONE && sv_handover_took(sv))
+	if (h == SV_VSOCKD_GONE && (sv_handover_took(sv) || sv_dialed_is_over(sv)))
 		return;
 	if (h == SV_VSOCKD_GONE) {
 		h = vsockd_end(sv);

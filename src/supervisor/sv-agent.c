@@ -21,6 +21,7 @@
 #include "log.h"
 #include "sockun.h"
 #include "str.h"
+#include "sv-choose.h"
 #include "sv-net.h"
 #include "sv-vsockd.h"
 #include "sv.h"
@@ -577,7 +578,7 @@ static int opening_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 /* Who made the hybrid socket: vsockd got ours, a VMM brings its own. */
 static uid_t agent_vsock_owner(const struct sv *sv)
 {
-	return vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_HYBRID ? sv->status.uid : geteuid();
+	return sv_choose_vsockd(sv) ? geteuid() : sv->status.uid;
 }
 
 static int opening_say(struct agent_opening *o)

@@ -52,11 +52,35 @@ static char *how_to_get(const char *backend)
 	return strdup("apt install qemu-system-x86");
 }
 
+/* What was asked for by name and NAME has not at all; or NULL. */
+static char *lacks(const struct sv *sv, const char *name, unsigned caps, const char **ret_next)
+{
+	bool vmm = str_eq(sv->spec.vsock, "vmm"), uvms = str_eq(sv->spec.vsock, "uvms");
+
+	*ret_next = "--backend=qemu has CPU models";
+	if (sv->spec.cpu_model && !(caps & VMM_CAP_CPU_MODEL))
+		return str_printf("back-end %s: --cpu-model is not supported", name);
+	*ret_next = "without --vsock it takes the one that it has";
+	if ((vmm && !(caps & VMM_CAP_VSOCK_HYBRID)) || (uvms && !(caps & VMM_CAP_VSOCK_DEVICE)))
+		return str_printf("--vsock=%s: not supported by back-end %s", sv->spec.vsock, name);
+	return NULL;
+}
+
+bool sv_choose_vsockd(const struct sv *sv)
+{
+	unsigned caps = vmm_backend_caps(sv->backend);
+
+	if (str_eq(sv->spec.vsock, "uvms"))
+		return true;
+	return (caps & VMM_CAP_VSOCK_DEVICE) && !(caps & VMM_CAP_VSOCK_HYBRID);
+}
+
 /* 0: NAME can be used and is set; else why not. */
 static int try_backend(struct sv *sv, const char *name, char **ret_reason, char **ret_next)
 {
 	const struct vmm_backend *b = vmm_backend_find(name);
 	CLEANUP_FREE char *program = NULL;
+	const char *next;
 	bool kvm, tcg;
 	int r;
 
@@ -64,9 +88,9 @@ static int try_backend(struct sv *sv, const char *name, char **ret_reason, char 
 		*ret_reason = str_printf("back-end \"%s\": not supported yet", name);
 		return -EOPNOTSUPP;
 	}
-	if (sv->spec.cpu_model && !(vmm_backend_caps(b) & VMM_CAP_CPU_MODEL)) {
-		*ret_reason = str_printf("back-end %s: --cpu-model is not supported", name);
-		*ret_next = strdup("--backend=qemu has CPU models");
+	*ret_reason = lacks(sv, name, vmm_backend_caps(b), &next);
+	if (*ret_reason) {
+		*ret_next = strdup(next);
 		return -EOPNOTSUPP;
 	}
 	if (vmm_backend_program(b, &program) < 0) {
@@ -90,6 +114,8 @@ static int try_backend(struct sv *sv, const char *name, char **ret_reason, char 
 	}
 	sv->backend = b;
 	r = str_set(&sv->status.backend, name);
+	if (r == 0)
+		r = str_set(&sv->status.vsock, sv_choose_vsockd(sv) ? "uvms" : "vmm");
 	return r < 0 ? r : str_set(&sv->status.accel, kvm ? "kvm" : "tcg");
 }
 

@@ -11,5 +11,8 @@ struct sv;
  */
 int sv_choose(struct sv *sv, char **ret_reason, char **ret_next);
 
+/* Whether the vsock device is uvms's own, not the VMM's. */
+bool sv_choose_vsockd(const struct sv *sv);
+
 /* Whether the VMM is to confine itself to its files. */
 bool sv_choose_landlock(const struct sv *sv);

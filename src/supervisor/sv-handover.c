@@ -15,6 +15,7 @@
 #include "log.h"
 #include "sockun.h"
 #include "sv-children.h"
+#include "sv-choose.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 #include "vmm.h"
@@ -200,7 +201,7 @@ void sv_handover_begin(struct sv *sv, sv_handover_done done)
 	int r;
 
 	sv->handover.done = done;
-	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DEVICE)) {
+	if (!sv_choose_vsockd(sv)) {
 		handover_end(sv, SV_HANDOVER_NONE);
 		return;
 	}

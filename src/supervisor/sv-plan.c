@@ -144,6 +144,9 @@ static int plan_vsockd_arguments(const struct sv *sv, const char *program, char 
 	r |= strv_push(args, sv->spec.name);
 	for (size_t i = 0; i < ARRAY_SIZE(fixed); i++)
 		r |= strv_push(args, fixed[i]);
+	/* nothing else but such a VMM's memory is taken unsealed */
+	if (vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DIALS)
+		r |= strv_push(args, "--may-shrink");
 	return r < 0 ? -ENOMEM : 0;
 }
 
@@ -267,6 +270,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.cpus_max = sv->spec.cpus_max,
 		.hotplug_slots = sv->spec.hotplug_slots,
 		.version = sv->vmm_version,
+		.vsock_device = sv_choose_vsockd(sv),
 		.landlock = sv_choose_landlock(sv),
 		.restore = sv->restore_path,
 		.reboot_ends = sv->spec.command || sv->spec.attached,
@@ -321,7 +325,7 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 		r = plan_add_words(sv, VM_STEP_SOCKETS, sockets);
 	if (r == 0)
 		r = plan_add_words(sv, VM_STEP_NAMESPACE, namespace);
-	if (r == 0 && vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DEVICE)
+	if (r == 0 && sv_choose_vsockd(sv))
 		r = plan_add_vsockd(sv, ret_reason);
 	if (r == 0)
 		r = sv_net_plan(sv, ret_reason, ret_next);

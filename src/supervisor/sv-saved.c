@@ -61,6 +61,7 @@ static const struct json_field child_fields[] = {
 
 static const struct json_field vsockd_fields[] = {
 	F(vsockd, device_fd, JSON_FD),
+	F(vsockd, dialed_fd, JSON_FD),
 	F(vsockd, listen_fd, JSON_FD),
 	F(vsockd, table_fd, JSON_FD),
 	F(vsockd, state_fd, JSON_FD),

@@ -64,7 +64,7 @@ struct sv_saved_child {
 };
 
 struct sv_saved_vsockd {
-	int device_fd, listen_fd, table_fd, state_fd, keeper_fd;
+	int device_fd, dialed_fd, listen_fd, table_fd, state_fd, keeper_fd;
 	uint32_t cookie;
 	bool served;
 	uint64_t started_usec;

@@ -14,6 +14,7 @@
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-dialed.h"
 #include "sv-plan.h"
 #include "sv-saved.h"
 #include "sv-vmm.h"
@@ -75,8 +76,8 @@ static void save_child(const struct sv_child *c, struct sv_saved_child *s)
 
 static void save_vsockd(const struct sv_vsockd *v, struct sv_saved *s)
 {
-	s->vsockd = (struct sv_saved_vsockd){ v->device_fd, v->listen_fd, v->table_fd, v->state_fd,
-		v->keeper_fd, v->cookie, v->served, v->started_usec };
+	s->vsockd = (struct sv_saved_vsockd){ v->device_fd, v->dialed_fd, v->listen_fd, v->table_fd,
+		v->state_fd, v->keeper_fd, v->cookie, v->served, v->started_usec };
 	for (uint32_t i = 0; i < KEEPER_SLOTS; i++) {
 		if (v->slots[i] >= 0)
 			s->slots[s->n_slots++] = (struct sv_saved_slot){ i, v->slots[i] };
@@ -380,8 +381,10 @@ static int load_child(struct sv_child *c, const struct sv_saved_child *s)
 static int load_vsockd(struct sv *sv, const struct sv_saved *s)
 {
 	struct sv_vsockd *v = &sv->vsockd;
+	int r;
 
 	v->device_fd = s->vsockd.device_fd;
+	v->dialed_fd = s->vsockd.dialed_fd;
 	v->listen_fd = s->vsockd.listen_fd;
 	v->table_fd = s->vsockd.table_fd;
 	v->state_fd = s->vsockd.state_fd;
@@ -391,7 +394,8 @@ static int load_vsockd(struct sv *sv, const struct sv_saved *s)
 	v->started_usec = s->vsockd.started_usec;
 	for (size_t i = 0; i < s->n_slots; i++)
 		v->slots[s->slots[i].slot] = s->slots[i].fd;
-	return sv_vsockd_resume(sv);
+	r = sv_vsockd_resume(sv);
+	return r < 0 ? r : sv_dialed_begin(sv);
 }
 
 static int load_vmm(struct sv *sv, const struct sv_saved_vmm *s)

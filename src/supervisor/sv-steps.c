@@ -29,8 +29,10 @@
 #include "str.h"
 #include "sv-agent.h"
 #include "sv-children.h"
+#include "sv-choose.h"
 #include "sv-console.h"
 #include "sv-control.h"
+#include "sv-dialed.h"
 #include "sv-net.h"
 #include "sv-vmm.h"
 #include "sv-vsockd.h"
@@ -306,7 +308,8 @@ static int make_console(struct sv *sv)
 	return fd < 0 ? fd : sv_console_create_consume(sv, fd, &sv->console);
 }
 
-static int make_vsock_device(struct sv *sv)
+/* A VMM that does not connect is connected. */
+static int make_vsock_pair(struct sv *sv)
 {
 	int pair[2], r;
 
@@ -317,6 +320,16 @@ static int make_vsock_device(struct sv *sv)
 		return r;
 	sv->vmm_fds[VMM_FD_VSOCK] = pair[0];
 	sv->vsockd.device_fd = pair[1];
+	return 0;
+}
+
+static int make_vsock_device(struct sv *sv)
+{
+	bool dials = vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_DIALS;
+	int r = dials ? sv_dialed_open(sv) : make_vsock_pair(sv);
+
+	if (r < 0)
+		return r;
 	sv->vsockd.listen_fd = sockun_listen_at(sv->vsock_fd, VMM_VSOCK_SOCKET, 0600, 128);
 	return sv->vsockd.listen_fd < 0 ? sv->vsockd.listen_fd : 0;
 }
@@ -334,9 +347,9 @@ static int do_sockets(struct sv *sv, const struct vm_step *step, char **ret_reas
 		r = make_console(sv);
 	if (r == 0)
 		r = sv_vmm_prepare(sv);
-	if (r == 0 && vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_HYBRID)
-		return give_vsock_dir(sv);
-	return r < 0 ? r : make_vsock_device(sv);
+	if (r < 0)
+		return r;
+	return sv_choose_vsockd(sv) ? make_vsock_device(sv) : give_vsock_dir(sv);
 }
 
 /* The control server lives on: it has the last words (sv-actions). */
@@ -344,6 +357,7 @@ static void undo_sockets(struct sv *sv)
 {
 	sv_agent_destroy(TAKE_PTR(sv->agent));
 	sv_console_destroy(TAKE_PTR(sv->console));
+	sv_dialed_finish(sv);
 	sv_vsockd_release(sv);
 	sv_vmm_release(sv);
 	sv->vsock_fd = fd_close(sv->vsock_fd);
@@ -425,11 +439,12 @@ static void undo_namespace(struct sv *sv)
 
 static int do_vsockd(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	return sv_vsockd_start(sv);
+	return sv->vsockd.dialed_fd >= 0 ? sv_dialed_begin(sv) : sv_vsockd_start(sv);
 }
 
 static void undo_vsockd(struct sv *sv)
 {
+	sv_dialed_finish(sv);
 	sv_vsockd_finish(sv);
 }
 

@@ -232,7 +232,7 @@ static int vmm_spawn(struct sv *sv, const char *const *argv)
 	spawn.argv = argv;
 	sv_child_confine(&sv->vmm_child, &spawn);
 	spawn.extra_gid = kvm_group(sv);
-	if (vmm_can(sv, VMM_CAP_VSOCK_HYBRID))
+	if (!sv_choose_vsockd(sv))
 		spawn.cwd_fd = sv->vsock_fd;
 	if (vmm_can(sv, VMM_CAP_CONSOLE_TTY)) {
 		spawn.stdin_fd = sv->vmm_tty_fds[0];

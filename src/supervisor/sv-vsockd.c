@@ -33,6 +33,7 @@ void sv_vsockd_init(struct sv *sv)
 	struct sv_vsockd *v = &sv->vsockd;
 
 	*v = (struct sv_vsockd){ .device_fd = -EBADF,
+		.dialed_fd = -EBADF,
 		.listen_fd = -EBADF,
 		.table_fd = -EBADF,
 		.state_fd = -EBADF,
@@ -383,6 +384,33 @@ int sv_vsockd_replace(struct sv *sv, const char *cause)
 	return 0;
 }
 
+static void close_slots(struct sv_vsockd *v)
+{
+	for (size_t i = 0; i < KEEPER_SLOTS; i++)
+		v->slots[i] = fd_close(v->slots[i]);
+}
+
+static void close_session(struct sv_vsockd *v)
+{
+	v->device_fd = fd_close(v->device_fd);
+	v->table_fd = fd_close(v->table_fd);
+	v->state_fd = fd_close(v->state_fd);
+}
+
+void sv_vsockd_forget(struct sv *sv)
+{
+	struct sv_vsockd *v = &sv->vsockd;
+
+	if (v->ping_timer)
+		sd_event_source_set_enabled(v->ping_timer, SD_EVENT_OFF);
+	v->pinging = false;
+	keeper_close(v);
+	close_slots(v);
+	close_session(v);
+	sv_child_again(&v->child);
+	sv->status.vsockd_pid = 0;
+}
+
 void sv_vsockd_finish(struct sv *sv)
 {
 	struct sv_vsockd *v = &sv->vsockd;
@@ -391,18 +419,15 @@ void sv_vsockd_finish(struct sv *sv)
 	sv_child_finish(&v->child);
 	keeper_close(v);
 	v->ping_timer = sd_event_source_disable_unref(v->ping_timer);
-	for (size_t i = 0; i < KEEPER_SLOTS; i++)
-		v->slots[i] = fd_close(v->slots[i]);
+	close_slots(v);
 }
 
 void sv_vsockd_release(struct sv *sv)
 {
 	struct sv_vsockd *v = &sv->vsockd;
 
-	v->device_fd = fd_close(v->device_fd);
 	v->listen_fd = fd_close(v->listen_fd);
-	v->table_fd = fd_close(v->table_fd);
-	v->state_fd = fd_close(v->state_fd);
+	close_session(v);
 }
 
 bool sv_vsockd_is_young(const struct sv *sv)

@@ -55,6 +55,9 @@ int sv_vsockd_start(struct sv *sv);
  */
 int sv_vsockd_replace(struct sv *sv, const char *cause);
 
+/* It has ended, and its session with it: nothing of it is kept. Another one may be started with another device_fd. */
+void sv_vsockd_forget(struct sv *sv);
+
 /* For a live replacement (sv-handover): the process C, with its end of a channel and one to the process in service. */
 int sv_vsockd_spawn(struct sv *sv, struct sv_child *c, int keeper_fd, int from_fd);
 

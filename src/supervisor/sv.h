@@ -79,12 +79,14 @@ struct sv_tap {
 struct sv_vsockd {
 	struct sv_child child;
 	int device_fd;                               /* owned: its end of vhost-user */
+	int dialed_fd;                               /* owned: where the VMM connects: sv-dialed */
 	int listen_fd;                               /* owned: v */
 	int table_fd, state_fd;                      /* owned: written by it, never read here */
 	int keeper_fd;                               /* owned: our end of the channel */
 	int slots[KEEPER_SLOTS];                     /* owned: what came by its session */
 	sd_event_source *keeper_source, *ping_timer; /* owned */
-	uint32_t cookie;                             /* of the last PING */
+	sd_event_source *dialed_source, *absent_timer; /* owned */
+	uint32_t cookie;                               /* of the last PING */
 	bool pinging, served;
 	uint64_t started_usec; /* CLOCK_MONOTONIC */
 	struct ratelimit messages, early, deaths;

@@ -118,6 +118,8 @@ static void spec_refuses(void **state)
 		"\"backend\":\"xen\"}",
 		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
 		"\"cpu_model\":\"\"}",
+		"{\"name\":\"web\",\"image\":\"x\",\"cpus\":1,\"memory_bytes\":536870912,"
+		"\"vsock\":\"kernel\"}",
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {

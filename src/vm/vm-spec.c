@@ -23,6 +23,7 @@ static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, backend, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, accel, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, cpu_model, JSON_STR, .max = VM_CPU_MODEL_MAX),
+	JSON_FIELD(struct vm_spec, vsock, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, net, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, publish, JSON_STRV),
 	JSON_FIELD(struct vm_spec, volumes, JSON_STRV),
@@ -177,6 +178,7 @@ static char *spec_fault(const struct vm_spec *s)
 {
 	static const char *const backends[] = { "auto", "ch", "qemu", "null", NULL };
 	static const char *const accels[] = { "auto", "kvm", "tcg", NULL };
+	static const char *const vsocks[] = { "auto", "vmm", "uvms", NULL };
 	const char *reason;
 
 	if (!s->name || vm_name_check(s->name, &reason) < 0)
@@ -194,6 +196,10 @@ static char *spec_fault(const struct vm_spec *s)
 	if (!spec_is_one_of(s->accel, accels))
 		return str_printf(
 			"accelerator \"%s\": not supported; there are auto, kvm and tcg", s->accel);
+	if (!spec_is_one_of(s->vsock, vsocks))
+		return str_printf(
+			"vsock device \"%s\": not supported; there are auto, vmm and uvms",
+			s->vsock);
 	return NULL;
 }
 

@@ -33,6 +33,7 @@ struct vm_spec {
 	char *backend;      /* auto, ch, qemu, null */
 	char *accel;        /* auto, kvm, tcg */
 	char *cpu_model;    /* of QEMU's -cpu, features included; NULL: the back-end's choice */
+	char *vsock;        /* auto, vmm, uvms: whose the vsock device is; NULL: auto */
 	char *net;          /* none, user; NULL: none */
 	char **publish;     /* see vm-publish.h; needs net user */
 	char **volumes;     /* see vm-volume.h */

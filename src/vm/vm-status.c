@@ -26,6 +26,7 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(struct vm_status, backend, JSON_STR),
 	JSON_FIELD(struct vm_status, backend_reason, JSON_STR),
 	JSON_FIELD(struct vm_status, accel, JSON_STR),
+	JSON_FIELD(struct vm_status, vsock, JSON_STR),
 	JSON_FIELD(struct vm_status, ready, JSON_STR),
 	JSON_FIELD(struct vm_status, failed_units, JSON_STR, .max = 8192),
 	JSON_FIELD(struct vm_status, outcome, JSON_STR),

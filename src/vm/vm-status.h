@@ -20,6 +20,7 @@ struct vm_status {
 	char *backend;
 	char *backend_reason; /* why this one; NULL: it was asked for */
 	char *accel;
+	char *vsock;           /* uvms: its device is uvms-vsockd; vmm: the VMM's own */
 	char *ready;           /* command, running, degraded; NULL: not yet */
 	char *failed_units;    /* lines, when degraded */
 	char *outcome;         /* clean, acpi, forced, crashed, panicked, failed; NULL: it lives */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <json-c/json.h>
+#include <linux/virtio_ids.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,9 @@
 #include "json-codec.h"
 #include "str.h"
 #include "vmm.h"
+
+#define CH_VSOCK_QUEUES     3   /* to the guest, from it, events */
+#define CH_VSOCK_QUEUE_SIZE 128 /* entries, as Cloud Hypervisor's own device has them */
 
 /*
  * Every setter notes a failure in FAILED instead of returning it: one test at the end is enough, and a
@@ -81,7 +85,7 @@ static void doc_memory(struct ch_doc *d, struct json_object *vm, const struct vm
 	struct json_object *o = doc_object(d, vm, "memory");
 
 	doc_number(d, o, "size", c->memory_bytes);
-	doc_bool(d, o, "shared", false);
+	doc_bool(d, o, "shared", c->vsock_device);
 	if (c->memory_max_bytes > c->memory_bytes) {
 		doc_text(d, o, "hotplug_method", "VirtioMem");
 		doc_number(d, o, "hotplug_size", c->memory_max_bytes - c->memory_bytes);
@@ -134,18 +138,39 @@ static void doc_platform(struct ch_doc *d, struct json_object *vm, const struct 
 	doc_add(d, o, "oem_strings", strings);
 }
 
+/* Its own: the socket's directory is a landlock rule, so that it must not be "". */
+static void doc_hybrid_vsock(struct ch_doc *d, struct json_object *vm)
+{
+	struct json_object *o = doc_object(d, vm, "vsock");
+
+	doc_text(d, o, "id", "vsock0");
+	doc_text(d, o, "cid", VMM_CALL_CID);
+	doc_text(d, o, "socket", "./" VMM_VSOCK_SOCKET);
+}
+
+/* Ours. As many queues as the device has: with fewer it would start, and the device be dead. */
+static void doc_vsock_device(struct ch_doc *d, struct json_object *vm)
+{
+	struct json_object *all = json_object_new_array(), *o = json_object_new_object();
+	struct json_object *sizes = json_object_new_array();
+
+	doc_text(d, o, "id", "vsock0");
+	doc_file(d, o, "socket", VMM_FD_VSOCK);
+	doc_number(d, o, "device_type", VIRTIO_ID_VSOCK);
+	for (size_t i = 0; i < CH_VSOCK_QUEUES; i++)
+		doc_push(d, sizes, json_object_new_int(CH_VSOCK_QUEUE_SIZE));
+	doc_add(d, o, "queue_sizes", sizes);
+	doc_push(d, all, o);
+	doc_add(d, vm, "generic_vhost_user", all);
+}
+
 static void doc_devices(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
 {
 	struct json_object *balloon = doc_object(d, vm, "balloon");
-	struct json_object *vsock = doc_object(d, vm, "vsock");
 
 	doc_number(d, balloon, "size", 0);
 	doc_bool(d, balloon, "deflate_on_oom", true);
 	doc_bool(d, balloon, "free_page_reporting", true);
-	doc_text(d, vsock, "id", "vsock0");
-	doc_text(d, vsock, "cid", VMM_CALL_CID);
-	doc_text(d, vsock, "socket",
-		"./" VMM_VSOCK_SOCKET); /* its directory is a landlock rule: not "" */
 	doc_text(d, doc_object(d, vm, "rng"), "src", "/dev/urandom");
 	doc_text(d, doc_object(d, vm, "serial"), "mode", "Tty");
 	doc_text(d, doc_object(d, vm, "console"), "mode", "Off");
@@ -174,6 +199,10 @@ char *ch_config_vm(const struct vmm_config *c)
 	doc_memory(&d, vm, c);
 	doc_payload(&d, vm, c);
 	doc_disks(&d, vm, c);
+	if (c->vsock_device)
+		doc_vsock_device(&d, vm);
+	else
+		doc_hybrid_vsock(&d, vm);
 	doc_platform(&d, vm, c);
 	doc_devices(&d, vm, c);
 	return doc_print(&d, vm);

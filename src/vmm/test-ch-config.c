@@ -83,6 +83,7 @@ static void everything_is_said(void **state)
 		{ "disks.1", "{\"id\":\"disk1\",\"path\":\"/proc/self/fd/11\",\"readonly\":false,"
 			     "\"serial\":\"volume0\",\"image_type\":\"Raw\"}" },
 		{ "disks.2", NULL },
+		{ "generic_vhost_user", NULL },
 		{ "net", NULL }, /* vm.create takes no descriptors */
 		{ "platform.oem_strings.0", "\"io.systemd.credential:a=b\"" },
 		{ "platform.oem_strings.1", "\"x\\\"\\\\\\u0001/\"" },
@@ -135,6 +136,31 @@ static void landlock_when_the_kernel_has_it(void **state)
 	o = vm(&c);
 	assert_string_equal(at(o, "landlock_enable"), "true");
 	json_object_put(o);
+}
+
+/* Ours: shared memory, exactly its queues, and no device of its own beside it. From v52 on. */
+static void the_vsock_device(void **state)
+{
+	static const struct want want[] = {
+		{ "memory.shared", "true" },
+		{ "vsock", NULL },
+		{ "generic_vhost_user", "[{\"id\":\"vsock0\",\"socket\":\"/proc/self/fd/6\","
+					"\"device_type\":19,\"queue_sizes\":[128,128,128]}]" },
+	};
+	struct vmm_config c = config(52);
+	CLEANUP_FREE char *fine = NULL, *old = NULL;
+	struct json_object *o;
+
+	c.vsock_device = true;
+	o = vm(&c);
+	check(o, want, ARRAY_SIZE(want));
+	json_object_put(o);
+	fine = vmm_backend_ch.check(&c);
+	assert_null(fine);
+	c.version = 51;
+	old = vmm_backend_ch.check(&c);
+	assert_string_equal(old, "vsock by uvms's own device: not supported by "
+				 "cloud-hypervisor 51, 52 is needed");
 }
 
 static void the_link(void **state)
@@ -195,6 +221,7 @@ int main(void)
 		cmocka_unit_test(everything_is_said),
 		cmocka_unit_test(each_version_by_its_words),
 		cmocka_unit_test(landlock_when_the_kernel_has_it),
+		cmocka_unit_test(the_vsock_device),
 		cmocka_unit_test(the_link),
 		cmocka_unit_test(the_plan),
 		cmocka_unit_test(what_cannot_be_is_said),

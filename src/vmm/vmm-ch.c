@@ -473,6 +473,8 @@ static char *ch_check(const struct vmm_config *c)
 			      "doctor)");
 	if (ch_has_volumes(c) && !ch_version_has(c->version, CH_FEATURE_RANGE_LOCKS))
 		return ch_lacks(c, CH_FEATURE_RANGE_LOCKS);
+	if (c->vsock_device && !ch_version_has(c->version, CH_FEATURE_VSOCK_DEVICE))
+		return ch_lacks(c, CH_FEATURE_VSOCK_DEVICE);
 	if (vm && strlen(vm) >= 48 * 1024)
 		return strdup("its description is longer than Cloud Hypervisor takes (48 KiB)");
 	return NULL;
@@ -535,9 +537,10 @@ static uint32_t ch_version(const char *text, char **ret_reason)
 
 const struct vmm_backend vmm_backend_ch = {
 	.name = "ch",
-	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_KVM | VMM_CAP_API |
-		VMM_CAP_CONSOLE_TTY | VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE |
-		VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_SNAPSHOT,
+	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_VSOCK_DEVICE |
+		VMM_CAP_VSOCK_DIALS | VMM_CAP_KVM | VMM_CAP_API | VMM_CAP_CONSOLE_TTY |
+		VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
+		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_SNAPSHOT,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,

@@ -22,7 +22,8 @@ enum vmm_fd {
 	VMM_FD_EVENTS = 4,  /* VMM_CAP_API: the writing end of a pipe */
 	VMM_FD_CONSOLE =
 		5, /* UNIX socket, the guest's serial port; unused with VMM_CAP_CONSOLE_TTY */
-	VMM_FD_VSOCK = 6, /* UNIX socket to uvms-vsockd, vhost-user */
+	VMM_FD_VSOCK =
+		6, /* UNIX socket to uvms-vsockd, vhost-user; with VMM_CAP_VSOCK_DIALS: O_PATH */
 	VMM_FD_KERNEL = 7,
 	VMM_FD_INITRD = 8,
 	VMM_FD_NET =
@@ -57,6 +58,7 @@ struct vmm_config {
 	uint32_t cpus_max; /* the same of VMM_OP_CPUS */
 	uint32_t hotplug_slots;
 	uint32_t version;    /* of the program (vmm_backend_version()); 0: of no interest */
+	bool vsock_device;   /* uvms's own; of interest with VMM_CAP_VSOCK_HYBRID, too */
 	bool landlock;       /* the VMM shall confine itself to its files */
 	const char *restore; /* the directory of a snapshot to go on from; NULL: boot */
 	bool reboot_ends;    /* a guest's reset ends the VM instead of booting again */
@@ -92,6 +94,8 @@ enum vmm_caps {
 	VMM_CAP_MEMORY = 1 << 11,   /* VMM_OP_MEMORY */
 	VMM_CAP_CPUS = 1 << 12,     /* VMM_OP_CPUS */
 	VMM_CAP_DISKS = 1 << 13,    /* VMM_OP_ADD_DISK, VMM_OP_REMOVE */
+	VMM_CAP_VSOCK_DIALS =
+		1 << 14,            /* connects to the vsock device's socket, at each boot anew */
 	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_CPU_MODEL = 1 << 16,
 	VMM_CAP_NET_LIVE = 1 << 17, /* VMM_OP_ADD_NET, VMM_OP_REMOVE */

@@ -138,6 +138,129 @@ def life(c):
     c.end(vm, "clean")
 
 
+def vsockd_life(c):
+    """With uvms's own vsock device, which the VMM connects to: by a socket without a name."""
+    vm = c.start("", "--vsock=uvms")
+    s = c.host.status(vm)
+    equal((s["backend"], s["vsock"], s["state"]), ("ch", "uvms", "running"), "status")
+    true(s["vsockd_pid"], f"{s}")
+    equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec")
+    equal(c.host.run("exec", vm, "sh", "-c", "exit 7").returncode, 7, "its status")
+    data = os.urandom(1 << 20)
+    equal(c.host.run("exec", "-i", vm, "cat", input=data).stdout, data, "1 MiB through it")
+    equal(c.host.out("inspect", vm).count('"vsock": "uvms"') + c.host.out("inspect", vm).count('"vsock":"uvms"'), 2,
+          "inspect: spec and status")
+    c.end(vm, "clean")
+
+
+def vsockd_versions(c):
+    """Below v52 there is no such device: said before anything is touched. QEMU has none of its own."""
+    for version in (50, 51):
+        c.start(f"version={version}", "--vsock=uvms", check=6)
+        true(f"vsock by uvms's own device: not supported by cloud-hypervisor {version}, 52 is needed" in c.said, c.said)
+    for version in (52, 54):
+        vm = c.start(f"version={version}", "--vsock=uvms")
+        equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", f"exec, version {version}")
+        c.end(vm, "clean")
+    c.start("", "--vsock=vmm", backend="qemu", check=6)
+    true("--vsock=vmm: not supported by back-end qemu" in c.said, c.said)
+    vm = c.start("", "--vsock=vmm")
+    equal(c.host.status(vm)["vsock"], "vmm", "status")
+    c.end(vm, "clean")
+
+
+def vsockd_replaced(c):
+    """Its death is nothing to the VMM, and the guest's agent calls again; the VMM's connection goes on."""
+    vm = c.start("", "--vsock=uvms")
+    status = lambda: c.host.status(vm)
+    for i in range(1, 4):
+        os.kill(status()["vsockd_pid"], signal.SIGKILL)
+        until(lambda: status()["vsockd_replaced"], i, 5, "replaced")
+        equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec")
+    p = c.host.popen("exec", "-i", vm, "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(0.3)
+    equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.1.0 -> 0.1.0)\n", "refresh")
+    out, err = p.communicate(b"through two of them\n", timeout=20)
+    equal((out, p.returncode), (b"through two of them\n", 0), f"a session beside a refresh: {err!r}")
+    equal(status()["vsockd_replaced"], 3, "replaced after a refresh")
+    c.host.run("pause", vm, check=0)
+    c.host.run("resume", vm, check=0)
+    equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec after a pause")
+    c.end(vm, "clean")
+
+
+def vsockd_reboots(c):
+    """The VMM hangs up and comes back at each boot: a uvms-vsockd for each connection, and none too many."""
+    def boots(vm, n):
+        until(lambda: (c.host.status(vm)["boots"], c.host.status(vm)["state"]), (n, "running"), 20, "boots")
+
+    vm = c.start("then=reboot", "--vsock=uvms")
+    first = c.host.status(vm)
+    boots(vm, 2)
+    s = c.host.status(vm)
+    equal((s["vmm_pid"], s.get("vsockd_replaced", 0)), (first["vmm_pid"], 0), "the VMM, and what was replaced")
+    equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    equal(c.host.out("refresh", vm), f"{vm}: refreshed (0.1.0 -> 0.1.0)\n", "refresh")
+    c.end(vm, "clean")
+    vm = c.start("then=storm", "--vsock=uvms")
+    boots(vm, 51)
+    equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    c.end(vm, "clean")
+    # the next image of the supervisor serves the next boot
+    vm = c.start("usr1=reboot", "--vsock=uvms")
+    time.sleep(0.2)
+    c.host.run("refresh", "-q", vm, check=0)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+    boots(vm, 2)
+    equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    # one that hangs while the VMM comes back is in its way
+    vm = c.start("usr1=reboot", "--vsock=uvms")
+    pid = c.host.status(vm)["vsockd_pid"]
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+    boots(vm, 2)
+    equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    c.end(vm, "clean")
+
+
+def vsockd_strangers(c):
+    """Its socket has no name, and serves nobody but the VMM; a VMM that goes and does not come back, or does so for
+    ever, ends its VM."""
+    vm = c.start("", "--vsock=uvms")
+    s = c.host.status(vm)
+    names = sorted(p.name for p in (c.host.runtime / vm / "current").rglob("*") if p.is_socket())
+    equal(names, ["control", "v", "v_1023"], "sockets with a name")
+    if os.getuid() == 0:
+        for _ in range(20):	# root may follow the VMM's descriptor
+            other = socket.socket(socket.AF_UNIX)
+            other.settimeout(5)
+            other.connect(f"/proc/{s['vmm_pid']}/fd/6")
+            try:
+                other.sendall(bytes(12))
+                equal(other.recv(1), b"", "a stranger's connection")
+            except (ConnectionResetError, BrokenPipeError):
+                pass
+            other.close()
+        true("somebody else called the vsock device" in c.log(vm, "supervisor"), "the log")
+    equal(c.host.status(vm)["vsockd_pid"], s["vsockd_pid"], "uvms-vsockd")
+    equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec")
+    c.end(vm, "clean")
+    vm = c.start("then=leave", "--vsock=uvms")
+    c.ended(vm, "crashed", "hung up on its vsock device, and has not come back", seconds=30)
+    vm = c.start("then=dial-storm", "--vsock=uvms")
+    c.ended(vm, "crashed", "hangs up and comes back again and again", seconds=60)
+
+
+def vsockd_shrunk(c):
+    """Memory that is cut off under the device costs that VM, by name, and nothing else."""
+    other = c.start("", "--vsock=uvms")
+    pid = c.host.status(other)["vsockd_pid"]
+    vm = c.start("then=shrink", "--vsock=uvms")
+    c.ended(vm, "crashed", "the VMM has cut off the guest's memory under its device")
+    equal(c.host.out("exec", other, "echo", "hello"), "hello\n", "exec beside it")
+    equal(c.host.status(other)["vsockd_pid"], pid, "uvms-vsockd beside it")
+    c.end(other, "clean")
+
 
 # What a call is answered by, what becomes of the VM, and what its cause says.
 FAULTS = [
@@ -604,8 +727,10 @@ def many(c):
         list(pool.map(lambda vm: c.end(vm, "clean"), vms))
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (life, faults, silent, stops, good_manners, no_program, reboots, hybrid,
-                                                    refresh, channels, console, network, network_attached, operations, many)}
+CASES = {f.__name__.replace("_", "-"): f for f in (life, vsockd_life, vsockd_versions, vsockd_replaced, vsockd_reboots, vsockd_strangers,
+                                                    vsockd_shrunk, faults, silent, stops, good_manners, no_program, reboots, hybrid,
+                                                    refresh, channels, console, network, network_attached, operations,
+                                                    many)}
 
 
 def run(name, function):
@@ -633,7 +758,7 @@ def run(name, function):
         except vmtest.Failure as e:
             print(f"FAILED: {name}: {e}", file=sys.stderr)
             for vm in host.names:
-                for source in ("supervisor", "vmm"):
+                for source in ("supervisor", "vmm", "vsockd"):
                     text = host.run("logs", f"--source={source}", vm).stdout
                     print(f"--- {vm} {source}:\n{text[-1500:].decode(errors='replace')}", file=sys.stderr)
             return 1

@@ -169,6 +169,18 @@ def created(v):
     yield "an empty one", v.call("PUT", "vm.create", "{}")
 
 
+def vhost_user(v):
+    """The device that connects to a socket: only with shared memory, which is found out at the boot."""
+    device = '"generic_vhost_user":[{"id":"v0","socket":"/nowhere","device_type":19,"queue_sizes":[128,128,128]}]'
+    yield "private memory", v.call("PUT", "vm.create", '{"payload":{"kernel":"/nowhere"},"memory":{"size":67108864},' + device + "}")
+    yield "info", v.call("GET", "vm.info")
+    yield "boot", v.call("PUT", "vm.boot")
+    yield "delete", v.call("PUT", "vm.delete")
+    yield "shared memory", v.call(
+        "PUT", "vm.create", '{"payload":{"kernel":"/nowhere"},"memory":{"size":67108864,"shared":true},' + device + "}")
+    yield "info of it", v.call("GET", "vm.info")
+
+
 def parser(v):
     """What makes a request."""
     ping, end = b"GET /api/v1/vmm.ping HTTP/1.1\r\n", b"\r\n"
@@ -263,7 +275,7 @@ def shutdown_with_a_body(v):
     yield "status", v.wait()
 
 
-SCENES = (no_vm, created, parser, connections, events, *(ended_by(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
+SCENES = (no_vm, created, vhost_user, parser, connections, events, *(ended_by(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
                                                                                 signal.SIGKILL)),
           shutdown, shutdown_with_a_body)
 USAGES = (["--nothing"], ["--seccomp", "what"], ["--api-socket"], ["--version"])
