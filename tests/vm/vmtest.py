@@ -3,7 +3,7 @@
 Environment: UVMS_BUILD is the build directory. The store lives in UVMS_BUILD/vm-tests (or
 UVMS_VM_TESTS), so that it is made once; each case has a runtime directory of its own.
 UVMS_TEST_BACKEND=NAME[:ACCELERATOR] is the back-end of every VM, and it is checked that it was so; without it, the
-best there is. UVMS_TEST_SLOW is a factor for every limit of time, where guests are slower than by emulation (tests/host).
+best there is. UVMS_TEST_VSOCK is whose vsock device they have (--vsock), checked as well. UVMS_TEST_SLOW is a factor for every limit of time, where guests are slower than by emulation (tests/host).
 """
 import json
 import os
@@ -21,6 +21,7 @@ BUILD = pathlib.Path(os.environ["UVMS_BUILD"]).resolve()
 BASE = pathlib.Path(os.environ.get("UVMS_VM_TESTS", BUILD / "vm-tests"))
 UVMS = str(BUILD / "uvms")
 BACKEND, _, ACCEL = os.environ.get("UVMS_TEST_BACKEND", "").partition(":")
+VSOCK = os.environ.get("UVMS_TEST_VSOCK")
 SLOW = float(os.environ.get("UVMS_TEST_SLOW", "1"))
 MUST_RUN = os.environ.get("UVMS_TESTS_MUST_RUN") == "1"
 
@@ -62,6 +63,8 @@ def command(verb, *args):
     if verb == "run" and BACKEND:
         asked = [a for a in args if a.startswith(("--backend=", "--accel="))]
         args = [*([] if asked else [f"--backend={BACKEND}", f"--accel={ACCEL or 'auto'}"]), *args]
+    if verb == "run" and VSOCK and not any(a.startswith("--vsock=") for a in args):
+        args = [f"--vsock={VSOCK}", *args]
     if verb == "wait":
         args = [f"--timeout={float(a[10:-1]) * SLOW:.0f}s" if a.startswith("--timeout=") else a for a in args]
     return [UVMS, verb, *args]
@@ -125,6 +128,7 @@ class Host:
         s = json.loads(self.out("status", "--json", name))
         if BACKEND and s.get("backend") and name in self.names:
             equal((s["backend"], s["accel"]), (BACKEND, ACCEL or s["accel"]), f"back-end of {name}")
+            equal(s["vsock"], VSOCK or s["vsock"], f"vsock device of {name}")
         return s
 
     def processes(self):
