@@ -123,9 +123,30 @@ static void broken_stays_broken(void **state)
 	assert_false(virtq_arm(&q));
 }
 
+/* A kick is asked for at the next entry, whatever waits already. */
+static void watched(void **state)
+{
+	uint16_t event;
+
+	start(true);
+	offer(0, 0x8000, 4, 2);
+	offer(1, 0x8100, 4, 2);
+	assert_int_equal(virtq_watch(&q), 2);
+	memcpy(&event, (uint8_t *)parts.used + 4 + 8 * NUM, sizeof event);
+	assert_int_equal(le16toh(event), 2);
+	offer(2, 0x8200, 4, 2);
+	assert_int_equal(virtq_watch(&q), 3);
+	start(false);
+	virtq_disarm(&q);
+	assert_int_equal(virtq_watch(&q), 0);
+	memcpy(&event, parts.used, sizeof event);
+	assert_int_equal(event, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(watched),
 		cmocka_unit_test(pops_and_pushes),
 		cmocka_unit_test(indices_wrap),
 		cmocka_unit_test(calls_by_event_idx),

@@ -160,6 +160,22 @@ bool virtq_arm(struct virtq *q)
 	return virtq_load16((uint8_t *)q->parts.avail + 2) != q->last_avail;
 }
 
+uint16_t virtq_watch(struct virtq *q)
+{
+	uint16_t now = virtq_load16((uint8_t *)q->parts.avail + 2), seen;
+
+	do {
+		seen = now;
+		if (q->event_idx)
+			virtq_store16(virtq_used_entry(q, q->num), seen);
+		else
+			virtq_store16(q->parts.used, 0);
+		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		now = virtq_load16((uint8_t *)q->parts.avail + 2);
+	} while (now != seen);
+	return now;
+}
+
 void virtq_disarm(struct virtq *q)
 {
 	if (!q->event_idx && !q->broken)

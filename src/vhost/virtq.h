@@ -77,6 +77,12 @@ void virtq_push(struct virtq *q, const struct virtq_chain *c, uint32_t len);
 /* Asks for a kick at the next available entry. True: there is one already, look again. */
 bool virtq_arm(struct virtq *q);
 
+/*
+ * The available index as it is, with a kick asked for when the driver moves it. For a queue whose entries are not
+ * worked off as they come.
+ */
+uint16_t virtq_watch(struct virtq *q);
+
 /* Asks for no kicks while the queue is being worked on. A hint, with event_idx nothing to do. */
 void virtq_disarm(struct virtq *q);
 

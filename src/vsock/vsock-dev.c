@@ -155,14 +155,27 @@ static bool vsock_dev_to_guest(struct vsock_dev *d)
 	return budget == 0;
 }
 
+static void vsock_dev_speak(struct vsock_dev *d)
+{
+	d->news = VSOCK_DEV_NO_NEWS;
+	loop_timer_clear(&d->quiet);
+}
+
+static void vsock_dev_quiet(struct loop_timer *t)
+{
+	struct vsock_dev *d = CONTAINER_OF(t, struct vsock_dev, quiet);
+
+	vsock_dev_speak(d);
+	vsock_dev_wake(d);
+}
+
 /* Tells a guest that has used another device that its connections are gone. */
-static void vsock_dev_tell_reset(struct vsock_dev *d)
+static void vsock_dev_tell_reset(struct vsock_dev *d, struct virtq *q)
 {
 	const uint32_t event = htole32(VIRTIO_VSOCK_EVENT_TRANSPORT_RESET);
-	struct virtq *q = vu_backend_queue(&d->backend, VSOCK_QUEUE_EVENT);
 	struct virtq_chain *c = &d->chain;
 
-	if (!q || !vsock_dev_pop(d, VSOCK_QUEUE_EVENT, q))
+	if (!vsock_dev_pop(d, VSOCK_QUEUE_EVENT, q))
 		return;
 	if (c->n_in == 0 || c->in[0].iov_len < sizeof event) {
 		q->broken = true; /* no buffer for an event */
@@ -170,9 +183,23 @@ static void vsock_dev_tell_reset(struct vsock_dev *d)
 		return;
 	}
 	memcpy(c->in[0].iov_base, &event, sizeof event);
+	d->event_avail = virtq_watch(q);
 	virtq_push(q, c, sizeof event);
 	vu_backend_call(&d->backend, VSOCK_QUEUE_EVENT);
-	d->owes_reset = false;
+	d->news = VSOCK_DEV_TOLD;
+}
+
+/* True as long as the guest has not read its news: what it is given before, it would forget without a word. */
+static bool vsock_dev_has_news(struct vsock_dev *d)
+{
+	struct virtq *q = vu_backend_queue(&d->backend, VSOCK_QUEUE_EVENT);
+
+	if (d->news == VSOCK_DEV_OWED && q)
+		vsock_dev_tell_reset(d, q);
+	/* a driver puts the buffer back when it has read it */
+	if (d->news == VSOCK_DEV_TOLD && q && virtq_watch(q) != d->event_avail)
+		vsock_dev_speak(d);
+	return d->news != VSOCK_DEV_NO_NEWS;
 }
 
 static void vsock_dev_turn(struct loop_job *j)
@@ -180,8 +207,8 @@ static void vsock_dev_turn(struct loop_job *j)
 	struct vsock_dev *d = CONTAINER_OF(j, struct vsock_dev, job);
 	bool stalled, more;
 
-	if (d->owes_reset)
-		vsock_dev_tell_reset(d);
+	if (vsock_dev_has_news(d))
+		return;
 	more = vsock_dev_from_guest(d);
 	stalled = !vsock_mux_has_room(d->mux);
 	more |= vsock_dev_to_guest(d);
@@ -213,7 +240,10 @@ static void vsock_dev_started(struct vu_backend *b, unsigned queue, enum vu_begi
 	struct vsock_dev *d = vsock_dev_of(b);
 
 	loop_timer_clear(&d->absent);
-	d->owes_reset |= how == VU_BEGIN_STRANGE;
+	if (how == VU_BEGIN_STRANGE) {
+		d->news = VSOCK_DEV_OWED;
+		loop_timer_set(d->loop, &d->quiet, VSOCK_DEV_QUIET_USEC);
+	}
 	if (how == VU_BEGIN_ON || !d->stopped)
 		return;
 	d->stopped = false;
@@ -254,9 +284,11 @@ int vsock_dev_open(struct vsock_dev *d, struct loop *loop, struct vsock_mux *mux
 	d->mux = mux;
 	d->hooks = hooks;
 	d->loop = loop;
-	d->stopped = d->owes_reset = false;
+	d->stopped = false;
+	d->news = VSOCK_DEV_NO_NEWS;
 	loop_job_init(&d->job, vsock_dev_turn);
 	loop_timer_init(&d->absent, vsock_dev_absent);
+	loop_timer_init(&d->quiet, vsock_dev_quiet);
 	return vu_backend_open(&d->backend, loop, &vsock_dev_device, fd_consume);
 }
 
@@ -270,4 +302,5 @@ void vsock_dev_close(struct vsock_dev *d)
 	vu_backend_close(&d->backend);
 	loop_job_clear(&d->job);
 	loop_timer_clear(&d->absent);
+	loop_timer_clear(&d->quiet);
 }

@@ -84,9 +84,38 @@ static void another_device(void **state)
 	fake_stop(&f);
 }
 
-/* Without a buffer it waits for one. */
-static void event_waits(void **state)
+/* What a guest gets before it has read that, it forgets: so it gets nothing, whoever calls. */
+static void nothing_before_it_is_read(void **state)
 {
+	const struct vsock_pkt call = fake_pkt(VSOCK_OP_REQUEST, 1001, 7000);
+	struct vsock_pkt p;
+	int l, fd;
+
+	fake_unsealed = true;
+	fake_setup(&f);
+	l = fake_listen(&f, 7000, 16);
+	guest_calls(l, 1000, 7000);
+	fake_redial(&f);
+	fd = fake_connect(&f);
+	assert_int_equal(write(fd, "CONNECT 5000\n", 13), 13);
+	set_up_again();
+	fake_tx(&f, &call, NULL, 0);
+	assert_false(fake_rx(&f, &p, NULL, 100)); /* no buffer for the event */
+	post_event(0);
+	expect_event(0);
+	assert_false(fake_rx(&f, &p, NULL, 100)); /* not read yet */
+	post_event(1);
+	fake_expect(&f, VSOCK_OP_REQUEST, 5000, NULL);
+	fake_expect(&f, VSOCK_OP_RESPONSE, 1001, NULL);
+	close(fd);
+	close(l);
+	fake_stop(&f);
+}
+
+/* A guest that reads no events is not waited for longer than a second, and is not told later. */
+static void event_is_not_read(void **state)
+{
+	uint64_t begin;
 	int l;
 
 	fake_unsealed = true;
@@ -94,10 +123,13 @@ static void event_waits(void **state)
 	l = fake_listen(&f, 7000, 16);
 	guest_calls(l, 1000, 7000);
 	fake_redial(&f);
+	begin = fake_now_usec();
 	set_up_again();
 	guest_calls(l, 1001, 7000);
+	assert_in_range(fake_now_usec() - begin, 900000, 3000000);
 	post_event(0);
-	expect_event(0);
+	guest_calls(l, 1002, 7000);
+	assert_int_equal(fake_used(&f, EVENT), 0);
 	close(l);
 	fake_stop(&f);
 }
@@ -166,7 +198,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(another_device),
-		cmocka_unit_test(event_waits),
+		cmocka_unit_test(nothing_before_it_is_read),
+		cmocka_unit_test(event_is_not_read),
 		cmocka_unit_test(event_has_no_room),
 		cmocka_unit_test(memory_is_cut_off),
 		cmocka_unit_test(a_piece_is_cut_off),
