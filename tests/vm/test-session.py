@@ -93,13 +93,13 @@ def into(host):
 
 
 def both(host):
-    """Through cat, and a vsockd that dies every 100 ms."""
+    """Through cat, and a vsockd that dies every 100 ms (longer where guests are slow)."""
     vm = start(host)
     data = random.Random(2).randbytes(32 << 20)
     killer, over = Killer(host, vm, 1, 0), threading.Event()
 
     def kill():
-        while not over.wait(0.1):
+        while not over.wait(0.1 * vmtest.SLOW):
             killer.kill()
     t = threading.Thread(target=kill)
     t.start()
