@@ -213,6 +213,16 @@ def vsockd_reboots(c):
     os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
     boots(vm, 2)
     equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    c.end(vm, "clean")
+    # with the same guest, whose connections are gone then: it is told, and calls again
+    vm = c.start("usr1=redial,redial", "--vsock=uvms")
+    for _ in range(2):
+        pid = c.host.status(vm)["vsockd_pid"]
+        os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+        until(lambda: c.host.status(vm).get("vsockd_pid", pid) not in (0, pid), True, 10, "another uvms-vsockd")
+        equal(c.host.out("exec", vm, "echo", "again"), "again\n", "exec")
+    equal((c.host.status(vm)["boots"], c.host.status(vm)["state"]), (1, "running"), "boots")
+    c.end(vm, "clean")
     # one that hangs while the VMM comes back is in its way
     vm = c.start("usr1=reboot", "--vsock=uvms")
     pid = c.host.status(vm)["vsockd_pid"]
