@@ -167,6 +167,10 @@ def vsockd_versions(c):
     vm = c.start("", "--vsock=vmm")
     equal(c.host.status(vm)["vsock"], "vmm", "status")
     c.end(vm, "clean")
+    # whose memory is taken unsealed
+    for options, want in (((), (False, False)), (("--vsock=uvms",), (True, True)), (("--backend=qemu",), (True, False))):
+        plan = c.uvms("", "run", "--dry-run", *options, "nothing").stdout
+        equal((b"\nvsockd " in plan, b"--may-shrink" in plan), want, f"{options}: {plan!r}")
 
 
 def vsockd_replaced(c):
