@@ -11,7 +11,7 @@ PORT = 5000
 
 
 class Guest:
-    """A running VM, in it a program that is blocked in read() on a connection to us."""
+    """A running VM, in it a program that is blocked in read() on a connection to us. READER None: it runs there already."""
 
     def __init__(self, host, name, image, reader):
         self.dir = host.runtime / name / "current"
@@ -21,12 +21,17 @@ class Guest:
         os.chmod(self.dir / f"vsock/v_{PORT}", 0o777)
         self.listener.listen(16)
         self.listener.settimeout(30)
+        program = self.bring(host, name, reader) if reader else None
+        self.reader, _ = self.listener.accept()
+        if program:
+            program.wait()
+
+    @staticmethod
+    def bring(host, name, reader):
         with open(reader, "rb") as f:
             host.run("exec", name, "sh", "-c", "cat > /tmp/reader && chmod 755 /tmp/reader", stdin=f, check=0)
-        self.program = host.popen("exec", name, "sh", "-c", f"/tmp/reader {PORT} </dev/null >/dev/null 2>&1 & echo up",
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.reader, _ = self.listener.accept()
-        self.program.wait()
+        return host.popen("exec", name, "sh", "-c", f"/tmp/reader {PORT} </dev/null >/dev/null 2>&1 & echo up",
+                          stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def status(self):
         return json.loads((self.dir / "status").read_text())

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import random
+import shutil
 import signal
 import statistics
 import struct
@@ -20,9 +21,9 @@ READER = vmtest.BUILD / "tests/vm/uvms-test-guest-reader"
 SOAK = os.environ.get("UVMS_SOAK") == "1"
 
 
-def start(host, tag="vm"):
+def start(host, tag="vm", *options):
     vm = host.name(tag)
-    host.run("run", "-d", "--name", vm, BB, "--", "sleep", "10000", check=0)
+    host.run("run", "-d", "--name", vm, *options, BB, "--", "sleep", "10000", check=0)
     return vm, Guest(host, vm, BB, READER)
 
 
@@ -187,8 +188,30 @@ def silent(host):
     equal(host.status(vm)["outcome"], "clean", "outcome")
 
 
+def restored(host):
+    """Who was blocked in read() when the guest was kept finds the end of that connection, and calls again; who calls the
+    guest at once is served."""
+    vm, guest = start(host, "vm", "--memory=128M")
+    kept = f"r{os.getpid()}"
+    p = host.run("snapshot", vm, kept)
+    if p.returncode == 6:	# this back-end keeps none
+        return
+    equal(p.returncode, 0, f"snapshot: {p.stderr!r}")
+    try:
+        host.run("stop", vm, check=0)
+        for _ in range(2):
+            host.run("restore", kept, check=0)
+            again = Guest(host, vm, BB, None)
+            true(again.dial(), "a call of the host's")
+            host.run("exec", vm, "true", check=0)
+            host.run("stop", vm, check=0)
+            equal(host.status(vm)["outcome"], "clean", "outcome")
+    finally:
+        shutil.rmtree(host.state / "snapshots" / kept, ignore_errors=True)
+
+
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    kills, stop_at_once, kill_in_stop, kill_in_start, request_window, hostile_pages, sigstop, silent)}
+    kills, stop_at_once, kill_in_stop, kill_in_start, request_window, hostile_pages, sigstop, silent, restored)}
 
 if __name__ == "__main__":
     sys.exit(main(CASES))
