@@ -159,7 +159,7 @@ def sigstop(host):
     host.run("exec", vm, "true", check=0)
     time.sleep(10)	# the window
     stop_again_and_again(guest, "vmm", 3)
-    crashed(host, vm, "QEMU was stopped (SIGSTOP) again and again")
+    crashed(host, vm, " was stopped (SIGSTOP) again and again")
 
 
 def trace(pid):
