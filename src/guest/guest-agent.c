@@ -4,6 +4,7 @@
 #include "fd.h"
 #include "guest-conn.h"
 #include "guest-cpus.h"
+#include "guest-freeze.h"
 #include "guest-home.h"
 #include "guest-link.h"
 #include "guest-ready.h"
@@ -33,6 +34,7 @@ struct guest_agent {
 	struct guest_source signals;
 	struct guest_cpus cpus;
 	struct guest_link link;
+	struct guest_freeze freeze;
 	struct guest_timer timer; /* the deadline of the present phase */
 	struct guest_timer check; /* looks whether a stop has anything to wait for */
 	int signal_fd;            /* owned */
@@ -136,6 +138,36 @@ static void agent_link_done(void *user, int error)
 	struct guest_agent *a = user;
 
 	guest_home_networked(&a->home, error);
+}
+
+/* ---- a snapshot ---- */
+
+static void agent_frozen(void *user, int error, const char *who)
+{
+	struct guest_agent *a = user;
+
+	if (error)
+		guest_stop_warn("the guest's programs cannot be frozen: %s%s%s", strerror(-error),
+			*who ? ": " : "", who);
+	guest_home_frozen(&a->home, error);
+}
+
+static int agent_freeze(void *user)
+{
+	struct guest_agent *a = user;
+	/* a test's programs are not the guest's */
+	int r = a->config->mode == GUEST_AGENT_TEST ? -EALREADY : guest_freeze_start(&a->freeze);
+
+	if (r == -EALREADY && !a->freeze.is_waiting) {
+		guest_home_frozen(&a->home, 0);
+		return 0;
+	}
+	return r == -EALREADY ? 0 : r;
+}
+
+static int agent_thaw(void *user)
+{
+	return guest_freeze_thaw(&((struct guest_agent *)user)->freeze);
 }
 
 static void agent_main_over(void *user)
@@ -321,6 +353,8 @@ static void agent_call_home(struct guest_agent *a)
 	a->home.welcomed = agent_welcomed;
 	a->home.stop = agent_stop;
 	a->home.network = agent_network;
+	a->home.freeze = agent_freeze;
+	a->home.thaw = agent_thaw;
 	a->home.closed = agent_home_closed;
 	a->home.user = a;
 	if (a->config->mode == GUEST_AGENT_COMMAND)
@@ -332,6 +366,7 @@ static void agent_finish(struct guest_agent *a)
 {
 	guest_timer_stop(&a->timer);
 	guest_timer_stop(&a->check);
+	(void)guest_freeze_thaw(&a->freeze);
 	guest_ready_finish(&a->ready);
 	guest_proc_finish(&a->command);
 	guest_home_finish(&a->home);
@@ -357,6 +392,10 @@ static void agent_init(struct guest_agent *a, const struct guest_agent_config *c
 		.ready = { .fd = -EBADF, .proc = none },
 		.home.fd = -EBADF,
 		.conns.fd = -EBADF };
+	guest_freeze_init(&a->freeze);
+	a->freeze.loop = &a->loop;
+	a->freeze.done = agent_frozen;
+	a->freeze.user = a;
 	a->ready.loop = &a->loop;
 	a->ready.reaper = &a->reaper;
 	a->ready.done = agent_system_ready;

@@ -78,6 +78,13 @@ static int home_stop(struct guest_home *h, const struct agent_wire_msg *m)
 	return home_done(h, m->type, h->stop(h->user, m->stop.mode, m->stop.deadline_ms));
 }
 
+static int home_freeze(struct guest_home *h)
+{
+	int r = h->freeze(h->user);
+
+	return r < 0 ? home_done(h, AGENT_WIRE_FREEZE, r) : 0;
+}
+
 static int home_message(struct guest_frames *f, const struct agent_wire_msg *m)
 {
 	struct guest_home *h = GUEST_CONTAINER(f, struct guest_home, frames);
@@ -97,6 +104,8 @@ static int home_message(struct guest_frames *f, const struct agent_wire_msg *m)
 				? 0
 				: guest_clock_add_entropy(m->entropy.seed, sizeof m->entropy.seed));
 	case AGENT_WIRE_NETWORK: h->network(h->user, &m->network); return 0;
+	case AGENT_WIRE_FREEZE: return home_freeze(h);
+	case AGENT_WIRE_THAW: return home_done(h, m->type, h->thaw(h->user));
 	case AGENT_WIRE_PING:
 		return guest_frames_send(f, &(struct agent_wire_msg){ .type = AGENT_WIRE_PONG,
 						    .ping = { m->ping.cookie } });
@@ -210,6 +219,12 @@ void guest_home_send(struct guest_home *h, const struct agent_wire_msg *m)
 {
 	if (h->is_welcome)
 		guest_frames_send(&h->frames, m);
+}
+
+void guest_home_frozen(struct guest_home *h, int error)
+{
+	if (h->is_welcome)
+		(void)home_done(h, AGENT_WIRE_FREEZE, error);
 }
 
 void guest_home_end(struct guest_home *h)

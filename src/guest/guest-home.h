@@ -16,6 +16,9 @@ struct guest_home {
 	void (*welcomed)(void *user);            /* each time */
 	int (*stop)(void *user, uint8_t mode, uint32_t deadline_ms);    /* 0 or -errno */
 	void (*network)(void *user, const struct boot_desc_network *n); /* guest_home_networked() */
+	/* 0: guest_home_frozen() follows; -errno. And THAW: 0 or -errno. */
+	int (*freeze)(void *user);
+	int (*thaw)(void *user);
 	void (*closed)(void *user); /* after guest_home_end(), once */
 	void *user;                 /* borrowed */
 
@@ -41,6 +44,9 @@ void guest_home_send(
 
 /* What NETWORK asked for is done: ERROR is 0 or a positive errno. */
 void guest_home_networked(struct guest_home *h, int error);
+
+/* The answer to FREEZE: 0 or -errno. Lost when not connected. */
+void guest_home_frozen(struct guest_home *h, int error);
 
 /* Half-closes; CLOSED is called when the host has seen all of it, or after 1 s. No dialling again. */
 void guest_home_end(struct guest_home *h);

@@ -226,6 +226,8 @@ static const struct {
 	[AGENT_WIRE_PING] = { "PING", xfer_ping },
 	[AGENT_WIRE_PONG] = { "PONG", xfer_ping },
 	[AGENT_WIRE_NETWORK] = { "NETWORK", xfer_network },
+	[AGENT_WIRE_FREEZE] = { "FREEZE", xfer_nothing },
+	[AGENT_WIRE_THAW] = { "THAW", xfer_nothing },
 	[AGENT_WIRE_AUTH] = { "AUTH", xfer_auth },
 	[AGENT_WIRE_AUTH_OK] = { "AUTH_OK", xfer_auth_ok },
 	[AGENT_WIRE_EXEC] = { "EXEC", xfer_exec },

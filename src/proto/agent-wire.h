@@ -15,10 +15,16 @@
  * A wrong secret: the host closes. Stage INIT comes from the initramfs before the image's init runs,
  * and the guest closes after WELCOME. Stage AGENT stays open for the VM's life; in COMMAND mode it is
  * the only one. On it the guest sends READY, MAIN_EXIT, LOG, DONE and PONG, the host sends STOP, CLOCK,
- * ENTROPY, NETWORK and PING. STOP, CLOCK and ENTROPY are each answered by DONE, in order; NETWORK (from version 3
- * on), which waits for its interface to come, when that is set up or does not come within AGENT_WIRE_LINK_MS. If the connection is
+ * ENTROPY, PING and, from version 3 on, NETWORK, FREEZE and THAW. All but PING are answered by DONE; STOP, CLOCK, ENTROPY
+ * and THAW in order; NETWORK, which waits for its interface to come, when that is set up or does not come within
+ * AGENT_WIRE_LINK_MS. If the connection is
  * lost (a replaced device process), the guest dials again with stage AGENT and repeats its last READY;
  * on a second AGENT connection with the right secret the host drops the first.
+ *
+ * FREEZE: until THAW no other program of the guest runs; DONE says that none does, or why that cannot be had
+ * (EOPNOTSUPP: its kernel has no cgroup2; ETIMEDOUT), and then all run. Connections that end in between
+ * change nothing. So a guest is saved, and what goes on with what was saved first learns the time and gets
+ * entropy by WELCOME (or CLOCK and ENTROPY), and only then THAW. THAW when nothing is frozen is no error.
  *
  * READY is sent once per connection:
  *	COMMAND   the agent accepts sessions and a command can be executed; if the boot description has
@@ -93,7 +99,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define AGENT_WIRE_VERSION         3 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP; 3: NETWORK */
+#define AGENT_WIRE_VERSION                                                                         \
+	3 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP; 3: NETWORK, FREEZE, THAW */
 #define AGENT_PORT                 1023
 
 #define AGENT_WIRE_HEADER          8
@@ -116,6 +123,7 @@
 
 #define AGENT_WIRE_VERSION_ATTACH  2
 #define AGENT_WIRE_VERSION_NETWORK 3
+#define AGENT_WIRE_VERSION_FREEZE  3
 #define AGENT_WIRE_LINK_MS         5000
 #define AGENT_WIRE_GRACE_MS        2000
 #define AGENT_WIRE_RETURN_MS       (10 * 1000)
@@ -135,6 +143,8 @@ enum agent_wire_type {
 	AGENT_WIRE_PING = 0x0a,
 	AGENT_WIRE_PONG = 0x0b,
 	AGENT_WIRE_NETWORK = 0x0c,
+	AGENT_WIRE_FREEZE = 0x0d,
+	AGENT_WIRE_THAW = 0x0e,
 	/* a session's start */
 	AGENT_WIRE_AUTH = 0x20,
 	AGENT_WIRE_AUTH_OK = 0x21,
@@ -269,8 +279,8 @@ struct agent_wire_msg {
 			uint32_t deadline_ms; /* COMMAND mode: SIGTERM to SIGKILL; 0 means 5 s */
 		} stop;
 		struct {
-			uint8_t request; /* enum agent_wire_type: STOP, CLOCK, ENTROPY or NETWORK */
-			uint32_t error;  /* 0 or a positive errno of x86-64 Linux */
+			uint8_t request; /* enum agent_wire_type: STOP, CLOCK, ENTROPY, NETWORK, FREEZE, THAW */
+			uint32_t error; /* 0 or a positive errno of x86-64 Linux */
 		} done;
 		struct {
 			uint64_t realtime_ns;

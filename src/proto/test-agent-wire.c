@@ -60,6 +60,8 @@ static const struct agent_wire_msg samples[] = {
 	{ .type = AGENT_WIRE_SIGNAL_N, .signal_n = { 7, 64 } },
 	{ .type = AGENT_WIRE_SIGNAL_ACK, .signal_ack = { UINT32_MAX } },
 	{ .type = AGENT_WIRE_HANGUP },
+	{ .type = AGENT_WIRE_FREEZE },
+	{ .type = AGENT_WIRE_THAW },
 };
 
 static uint8_t buf[AGENT_WIRE_FRAME_MAX], again[AGENT_WIRE_FRAME_MAX];
