@@ -82,15 +82,17 @@ static char *read_cpu(void)
 	return str_printf("%s; %s", str_or(model, "?"), str_or(flags, ""));
 }
 
-/* Of what the state is: only Cloud Hypervisor's own version reads it. */
+/* What made the state: the same version alone reads it for sure. */
 static char *read_vmm(const char *backend)
 {
 	CLEANUP_FREE char *program = NULL;
 	char text[VMM_VERSION_TEXT_MAX];
+	bool ch = str_eq(backend, "ch");
 
-	if (!str_eq(backend, "ch"))
+	if (!ch && !str_eq(backend, "qemu"))
 		return strdup(str_or(backend, "?"));
-	if (vmm_program_find(VMM_PROGRAM_CH, VMM_PROGRAM_CH_ENV, &program) < 0 ||
+	if (vmm_program_find(ch ? VMM_PROGRAM_CH : VMM_PROGRAM_QEMU,
+		    ch ? VMM_PROGRAM_CH_ENV : VMM_PROGRAM_QEMU_ENV, &program) < 0 ||
 		vmm_version_ask(cli_dirs(), program, text) < 0)
 		return strdup("not installed");
 	return strdup(text);

@@ -10,6 +10,7 @@
 #include "cleanup.h"
 #include "cli-store.h"
 #include "cli.h"
+#include "control-client.h"
 #include "control-error.h"
 #include "fail.h"
 #include "fd.h"
@@ -71,29 +72,14 @@ static int read_spec(const char *name, struct vm_spec *ret, char **ret_reason)
 	return vm < 0 ? vm : vm_spec_read(vm, ret, ret_reason);
 }
 
-static int ask_snapshot(const char *vm, const char *hidden, bool look)
+/* The VM goes on, or ends, whatever becomes of us. */
+static int take(const char *vm, const char *hidden)
 {
 	struct json_object *p = json_object_new_object();
 
-	json_object_object_add(p, "look", json_object_new_boolean(look));
 	json_object_object_add(p, "snapshot", json_object_new_string(hidden));
+	json_object_object_add(p, "stop", json_object_new_boolean(arg_stop));
 	return cli_call(vm, "io.uvms.VM.Snapshot", p, NULL, NULL);
-}
-
-/* The guest stands still for the time of the copy alone. */
-static int take(const char *vm, const char *hidden)
-{
-	int r = ask_snapshot(vm, hidden, true), resumed;
-
-	if (r == 0)
-		r = cli_call(vm, "io.uvms.VM.Pause", NULL, NULL, NULL);
-	if (r)
-		return r;
-	r = ask_snapshot(vm, hidden, false);
-	if (r == 0 && arg_stop)
-		return cli_stop(vm, 0, true, true);
-	resumed = cli_call(vm, "io.uvms.VM.Resume", NULL, NULL, NULL);
-	return r ? r : resumed;
 }
 
 static int complete(
@@ -108,6 +94,15 @@ static int complete(
 		return 0;
 	return fail(control_error_exit(r), reason ? reason : strerror(-r), NULL,
 		"the snapshot %s cannot be completed", name);
+}
+
+static int wait_end(const char *vm)
+{
+	CLEANUP_CLOSE int fd = cli_connect(vm);
+
+	if (fd >= 0)
+		control_client_wait_end(fd);
+	return 0;
 }
 
 static int make(
@@ -131,6 +126,8 @@ static int make(
 		  : take(vm, hidden);
 	if (r == 0)
 		r = complete(all, dir, hidden, name, spec);
+	if (r == 0 && arg_stop)
+		r = wait_end(vm);
 	if (r)
 		(void)file_remove_tree_at(all, hidden);
 	else

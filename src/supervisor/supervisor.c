@@ -56,6 +56,8 @@ static void sv_init(struct sv *sv)
 		.vsock_fd = -EBADF,
 		.net_fd = -EBADF,
 		.life_fd = -EBADF,
+		.restore_fd = -EBADF,
+		.snapshot.dir_fd = -EBADF,
 		.client_fd = arg_client_fd,
 		.owned = arg_owned,
 		.restore = arg_restore,
@@ -95,6 +97,7 @@ static void sv_finish(struct sv *sv)
 	free(sv->failure);
 	free(sv->failure_next);
 	free(sv->restore_path);
+	fd_close(sv->restore_fd);
 	fd_close(sv->vm_fd);
 	fd_close(sv->dir_fd);
 	fd_close(sv->trace_fd);

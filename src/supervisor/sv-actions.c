@@ -175,7 +175,11 @@ static void do_ready(struct sv *sv)
 
 static void do_renew(struct sv *sv)
 {
-	if (sv_agent_renew(sv->agent) < 0)
+	int r = sv_agent_renew(sv->agent);
+
+	if (sv_snapshot_is_under_way(sv))
+		return; /* without a channel it learns all that when it calls again */
+	if (r < 0)
 		log_warning("%s: its agent was not told what time it is", sv->spec.name);
 	sv_control_tell_ready(sv); /* those who wanted the agent */
 }
@@ -195,6 +199,10 @@ static void do_ask_agent(struct sv *sv, enum sv_state last)
 		sv_vsockd_ping(sv); /* dead or silent, it would freeze the VMM */
 		set_deadline(sv, sv->stop_timeout_usec);
 	}
+	if (sv_snapshot_is_under_way(sv)) {
+		sv_snapshot_cancel(sv); /* then it can be asked */
+		return;
+	}
 	/* less than we wait: a command that obeys no SIGTERM is killed in the guest, and the end is clean */
 	if (sv_agent_stop(sv->agent, sv->stop_timeout_usec / 4 * 3) < 0)
 		sv_happen(sv, SV_AGENT_REFUSED, NULL);
@@ -203,7 +211,7 @@ static void do_ask_agent(struct sv *sv, enum sv_state last)
 /* Whoever stops a paused guest wakes it first: what is asked of it then waits in its queue. */
 static void do_wake(struct sv *sv, enum sv_state last)
 {
-	if (sv_change_wake(sv) < 0) {
+	if (!sv_snapshot_is_under_way(sv) && sv_change_wake(sv) < 0) {
 		sv_happen(sv, SV_AGENT_REFUSED, NULL);
 		return;
 	}

@@ -45,6 +45,7 @@ struct agent_home {
 	sd_event_source *io, *timer; /* owned */
 	int fd;                      /* owned */
 	bool proven;
+	uint32_t version; /* of the agent's wire, from HELLO */
 	struct inbuf in;
 };
 
@@ -75,7 +76,6 @@ struct sv_agent {
 	struct agent_home *control;     /* borrowed from homes: the one that counts */
 	struct agent_opening *openings; /* owned */
 	size_t n_openings;
-	uint32_t version; /* of its wire, as its last HELLO said */
 	uint32_t n_lines; /* logged because the guest wanted it */
 	bool ready;
 };
@@ -160,12 +160,14 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 	struct agent_wire_msg welcome = { .type = AGENT_WIRE_WELCOME,
 		.welcome = { .version = AGENT_WIRE_VERSION } };
 	struct sv_agent *a = h->agent;
+	int r;
 
 	if (h->proven || !secrets_equal(m->hello.secret, a->sv->secret)) {
 		agent_log(a, LOG_LEVEL_WARNING, "a program in the guest called without the secret");
 		return -EPERM;
 	}
 	h->proven = true;
+	h->version = m->hello.version;
 	sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
 	welcome.welcome.realtime_ns = realtime_ns();
 	if (getrandom(welcome.welcome.seed, AGENT_WIRE_SEED, 0) != AGENT_WIRE_SEED)
@@ -174,10 +176,12 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 		if (a->control)
 			home_free(a->control);
 		a->control = h;
-		a->version = m->hello.version;
 	}
 	log_debug("%s: the agent called (stage %u)", a->sv->spec.name, m->hello.stage);
-	return home_send(h, &welcome);
+	r = home_send(h, &welcome);
+	if (r == 0 && a->control == h)
+		sv_snapshot_agent_called(a->sv);
+	return r;
 }
 
 static int home_on_ready(struct agent_home *h, const struct agent_wire_msg *m)
@@ -203,6 +207,9 @@ static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 {
 	if (m->done.request == AGENT_WIRE_NETWORK)
 		sv_link_told(h->agent->sv, (int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
+	if (m->done.request == AGENT_WIRE_FREEZE || m->done.request == AGENT_WIRE_THAW)
+		sv_snapshot_told(h->agent->sv, m->done.request == AGENT_WIRE_FREEZE,
+			-(int)(m->done.error & 0xfff));
 	if (m->done.request != AGENT_WIRE_STOP)
 		return 0;
 	sd_event_source_set_enabled(h->agent->ask, SD_EVENT_OFF);
@@ -379,9 +386,11 @@ int sv_agent_renew(struct sv_agent *a)
 	return r < 0 ? r : home_send(a->control, &entropy);
 }
 
-bool sv_agent_can_link(const struct sv_agent *a)
+int sv_agent_can_link(const struct sv_agent *a)
 {
-	return a && a->version >= AGENT_WIRE_VERSION_NETWORK;
+	if (!a || !a->control)
+		return -ENOTCONN;
+	return a->control->version < AGENT_WIRE_VERSION_NETWORK ? -EOPNOTSUPP : 0;
 }
 
 int sv_agent_link(struct sv_agent *a)
@@ -394,6 +403,16 @@ int sv_agent_link(struct sv_agent *a)
 	sv_net_describe(a->sv, &d);
 	m.network = d.network;
 	return home_send(a->control, &m);
+}
+
+int sv_agent_hold(struct sv_agent *a, bool hold)
+{
+	const struct agent_wire_msg m = { .type = hold ? AGENT_WIRE_FREEZE : AGENT_WIRE_THAW };
+
+	if (!a->control)
+		return -ENOTCONN;
+	return a->control->version < AGENT_WIRE_VERSION_FREEZE ? -EOPNOTSUPP
+							       : home_send(a->control, &m);
 }
 
 static void opening_free(struct agent_opening *o)
@@ -656,9 +675,7 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 {
 	if (a->openings || agent_is_armed(a->ask))
 		return -EBUSY;
-	*ret = (struct sv_agent_saved){
-		.fd = a->fd, .ready = a->ready, .n_lines = a->n_lines, .version = a->version
-	};
+	*ret = (struct sv_agent_saved){ .fd = a->fd, .ready = a->ready, .n_lines = a->n_lines };
 	for (struct agent_home *h = a->homes; h; h = h->next) {
 		struct sv_agent_home_saved *s = &ret->homes[ret->n_homes];
 
@@ -667,6 +684,7 @@ int sv_agent_save(const struct sv_agent *a, struct sv_agent_saved *ret)
 		*s = (struct sv_agent_home_saved){ .fd = h->fd,
 			.proven = h->proven,
 			.control = h == a->control,
+			.version = h->version,
 			.pending = h->in.data,
 			.pending_len = h->in.len };
 		if (agent_is_armed(h->timer))
@@ -686,6 +704,7 @@ static int home_resume(struct sv_agent *a, const struct sv_agent_home_saved *s)
 	if (!h)
 		return -ENOMEM;
 	h->proven = s->proven;
+	h->version = s->version;
 	r = inbuf_put(&h->in, s->pending, s->pending_len);
 	if (r < 0)
 		return r;
@@ -709,7 +728,6 @@ int sv_agent_resume(struct sv *sv, const struct sv_agent_saved *saved, struct sv
 		return r;
 	a->ready = saved->ready;
 	a->n_lines = saved->n_lines;
-	a->version = saved->version;
 	/* from the end, since each is put in front */
 	for (size_t i = saved->n_homes; r >= 0 && i > 0; i--)
 		r = home_resume(a, &saved->homes[i - 1]);

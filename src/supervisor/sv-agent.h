@@ -32,9 +32,18 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
 /* Tells the guest the time of day and gives it fresh entropy. 0, or -ENOTCONN: its channel is not there. */
 int sv_agent_renew(struct sv_agent *a);
 
-/* Whether it knows NETWORK; has it set up the interface that comes: sv_link_told(). 0, or -ENOTCONN. */
-bool sv_agent_can_link(const struct sv_agent *a);
+/*
+ * Whether it can set up an interface that comes; has it do so: sv_link_told(). 0; -ENOTCONN: its channel is not there;
+ * -EOPNOTSUPP: it is of a version that cannot.
+ */
+int sv_agent_can_link(const struct sv_agent *a);
 int sv_agent_link(struct sv_agent *a);
+
+/*
+ * FREEZE, or THAW: sv_snapshot_told() gets the answer. 0; -ENOTCONN: its channel is not there; -EOPNOTSUPP: it is of a
+ * version that cannot.
+ */
+int sv_agent_hold(struct sv_agent *a, bool hold);
 
 /*
  * Answers CALL with a connected descriptor, or an error: to the agent (PORT 0) after AUTH, else to
@@ -46,6 +55,7 @@ void sv_agent_open(struct sv_agent *a, struct control_call *call, uint32_t port)
 struct sv_agent_home_saved {
 	int fd;
 	bool proven, control;
+	uint32_t version;       /* of the agent's wire */
 	const uint8_t *pending; /* the beginning of a frame */
 	size_t pending_len;
 	uint64_t timeout_usec; /* CLOCK_MONOTONIC; 0: none */
@@ -54,7 +64,7 @@ struct sv_agent_home_saved {
 struct sv_agent_saved {
 	int fd;
 	bool ready;
-	uint32_t n_lines, version;
+	uint32_t n_lines;
 	size_t n_homes;
 	struct sv_agent_home_saved homes[SV_AGENT_HOMES_MAX];
 };

@@ -84,9 +84,9 @@ static void note(struct sv *sv)
 	sv->status.attached = names;
 }
 
-static void attach_ended(struct sv *sv, bool done)
+static void attach_ended(struct sv *sv, int error, const char *reason)
 {
-	if (done)
+	if (error == 0)
 		sv->disks[sv->disk.slot] = sv->disk;
 	else
 		fd_close(sv->disk.fd);
@@ -94,11 +94,11 @@ static void attach_ended(struct sv *sv, bool done)
 	note(sv);
 }
 
-static void detach_ended(struct sv *sv, bool done)
+static void detach_ended(struct sv *sv, int error, const char *reason)
 {
 	struct sv_disk *d = &sv->disks[sv->disk.slot];
 
-	if (done)
+	if (error == 0)
 		d->fd = fd_close(d->fd);
 	note(sv);
 }

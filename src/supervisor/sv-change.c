@@ -25,6 +25,8 @@ static const struct {
 	[VMM_OP_ADD_NET] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_REMOVE] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_SNAPSHOT] = { SV_PAUSED, SV_HAPPENINGS, "it is not paused" },
+	[VMM_OP_VSOCK_OUT] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_VSOCK_IN] = { SV_PAUSED, SV_HAPPENINGS, "it is not paused" },
 };
 static_assert(ARRAY_SIZE(changes) == VMM_OPS, "every change has a state");
 
@@ -40,23 +42,26 @@ static void note_done(struct sv *sv, const struct vmm_op *op)
 		sv_status_save(sv);
 }
 
-static void change_ended(struct sv *sv, bool done)
+static void change_ended(struct sv *sv, int error, const char *reason)
 {
-	if (sv->change.ended)
-		sv->change.ended(sv, done);
+	void (*ended)(struct sv *, int, const char *) = sv->change.ended;
+
+	/* it may begin the next one */
 	sv->change.ended = NULL;
+	if (ended)
+		ended(sv, error, reason);
 }
 
 static void on_done(struct vmm *vmm, int error, const char *reason, void *userdata)
 {
 	struct sv *sv = userdata;
-	struct control_call *call;
+	struct control_call *call = TAKE_PTR(sv->change.call);
+	struct vmm_op op = sv->change.op;
 
 	sv->change.busy = false;
-	change_ended(sv, error == 0);
-	call = TAKE_PTR(sv->change.call);
 	if (error == 0)
-		note_done(sv, &sv->change.op);
+		note_done(sv, &op);
+	change_ended(sv, error, reason);
 	if (!call)
 		return;
 	if (error == 0)
@@ -69,7 +74,7 @@ static void on_done(struct vmm *vmm, int error, const char *reason, void *userda
 
 /* The back-end is told what the VM was started with. */
 static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *asked,
-	void (*ended)(struct sv *sv, bool done))
+	void (*ended)(struct sv *sv, int error, const char *reason))
 {
 	struct sv_change *c = &sv->change;
 	int r;
@@ -108,6 +113,12 @@ static char *size_fault(const struct sv *sv, const struct vmm_op *op)
 	return op->bytes % (2 << 20) ? strdup("memory must be a multiple of 2M") : NULL;
 }
 
+bool sv_change_is_under_way(const struct sv *sv)
+{
+	return sv->refresh.call || sv->refresh.done || sv->change.busy || sv->link.call ||
+	       sv_snapshot_is_under_way(sv);
+}
+
 /* 0, or why OP is refused before anything is touched; *RET_WHAT on the heap. */
 static int look_at(const struct sv *sv, const struct vmm_op *op, char **ret_what)
 {
@@ -124,7 +135,7 @@ static int look_at(const struct sv *sv, const struct vmm_op *op, char **ret_what
 		*ret_what = strdup("taking CPUs away: not supported by emulation");
 		return -EOPNOTSUPP;
 	}
-	if (sv->refresh.call || sv->refresh.done || sv->change.busy) {
+	if (sv_change_is_under_way(sv)) {
 		*ret_what = strdup("another change is under way: try again");
 		return -EBUSY;
 	}
@@ -132,7 +143,7 @@ static int look_at(const struct sv *sv, const struct vmm_op *op, char **ret_what
 }
 
 void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op *op,
-	void (*ended)(struct sv *sv, bool done))
+	void (*ended)(struct sv *sv, int error, const char *reason))
 {
 	CLEANUP_FREE char *what = NULL;
 	int r = look_at(sv, op, &what);
@@ -142,10 +153,16 @@ void sv_change_ask(struct sv *sv, struct control_call *call, const struct vmm_op
 	if (r == -EOPNOTSUPP && !what)
 		what = str_printf("not supported by back-end %s", vmm_backend_name(sv->backend));
 	if (r < 0 && ended)
-		ended(sv, false);
+		ended(sv, r, what);
 	if (r < 0)
 		control_call_error(
 			call, r, control_error_words(what ? what : strerror(-r), NULL, NULL));
+}
+
+int sv_change_do(struct sv *sv, const struct vmm_op *op,
+	void (*ended)(struct sv *sv, int error, const char *reason))
+{
+	return begin(sv, NULL, op, ended);
 }
 
 void sv_change_forget(struct sv *sv, struct control_call *call)

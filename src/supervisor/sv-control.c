@@ -44,10 +44,10 @@ static const char description[] =
 	"method Resume() -> ()\n"
 	"# One of both. Memory is what the guest shall have: how far it follows is its own matter\n"
 	"method Set(memory_bytes: ?int, cpus: ?int) -> ()\n"
-	"# The paused guest into STATE/snapshots/SNAPSHOT/vmm, an empty directory of the VM's; "
-	"look:\n"
-	"# only says whether that can be done, and is asked before the guest is paused\n"
-	"method Snapshot(snapshot: string, look: ?bool) -> ()\n"
+	"# The guest into STATE/snapshots/SNAPSHOT/vmm, an empty directory of the VM's; it stands "
+	"still\n"
+	"# meanwhile, and then goes on, or the VM is ended\n"
+	"method Snapshot(snapshot: string, stop: ?bool) -> ()\n"
 	"# A volume that is there becomes a disk of the guest, with its name as serial number; or "
 	"a network comes\n"
 	"method Attach(volume: ?string, net: ?string, publish: ?[]string) -> ()\n"
@@ -165,7 +165,8 @@ static void method_open_agent(struct control_call *call, struct json_object *p, 
 
 	if (p && json_codec_decode(p, fields, ARRAY_SIZE(fields), &a, NULL) < 0)
 		control_call_error(call, -EINVAL, NULL);
-	else if (sv_agent_is_ready(sv->agent) && (sv->refresh.call || sv->refresh.done))
+	else if (sv_agent_is_ready(sv->agent) &&
+		 (sv->refresh.call || sv->refresh.done || sv_snapshot_is_under_way(sv)))
 		control_wait(sv, call, WAIT_AGENT); /* for a moment */
 	else if (sv->state == SV_PAUSED && a.wait)
 		control_wait(sv, call, WAIT_AGENT);
@@ -298,14 +299,14 @@ static void method_detach(struct control_call *call, struct json_object *p, void
 
 struct snapshot_parameters {
 	char *snapshot;
-	bool look;
+	bool stop;
 };
 
 static void method_snapshot(struct control_call *call, struct json_object *p, void *userdata)
 {
 	static const struct json_field fields[] = {
 		JSON_FIELD(struct snapshot_parameters, snapshot, JSON_STR, .max = 255),
-		JSON_FIELD(struct snapshot_parameters, look, JSON_BOOL),
+		JSON_FIELD(struct snapshot_parameters, stop, JSON_BOOL),
 	};
 	struct snapshot_parameters s = { 0 };
 
@@ -313,7 +314,7 @@ static void method_snapshot(struct control_call *call, struct json_object *p, vo
 		control_call_error(
 			call, -EINVAL, control_error_words("snapshot: a name", NULL, NULL));
 	else
-		sv_snapshot_ask(userdata, call, s.snapshot, s.look);
+		sv_snapshot_ask(userdata, call, s.snapshot, s.stop);
 	json_codec_release(fields, ARRAY_SIZE(fields), &s);
 }
 
@@ -382,6 +383,7 @@ static void control_on_gone(struct control_call *call, void *userdata)
 	sv_refresh_forget(sv, call);
 	sv_change_forget(sv, call);
 	sv_link_forget(sv, call);
+	sv_snapshot_forget(sv, call);
 }
 
 static void control_on_owner_gone(void *userdata)
@@ -480,6 +482,7 @@ void sv_control_tell_end(struct sv *sv)
 {
 	sv_refresh_finish(sv);
 	sv_change_finish(sv);
+	sv_snapshot_finish(sv);
 	for (int i = 0; sv->starter_waits && !sv->waiters && i < 10; i++)
 		sd_event_run(sv->event, 100 * 1000);
 	while (sv->waiters) {

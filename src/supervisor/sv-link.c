@@ -25,7 +25,8 @@ static void refuse(struct control_call *call, int error, const char *what, const
 		call, error, control_error_words(what ? what : strerror(-error), NULL, next));
 }
 
-static void link_answer(struct sv *sv, int error, const char *cause)
+/* WHAT (may be NULL) and its CAUSE (likewise), with an ERROR. */
+static void link_answer(struct sv *sv, int error, const char *what, const char *cause)
 {
 	struct control_call *call = TAKE_PTR(sv->link.call);
 
@@ -36,8 +37,14 @@ static void link_answer(struct sv *sv, int error, const char *cause)
 		control_call_reply(call, NULL, -EBADF);
 	else
 		control_call_error(call, error,
-			control_error_words("the guest has the interface, and did not set it up",
-				cause, "uvms detach --net takes it away again"));
+			control_error_words(what ? what : "the VMM refused", cause,
+				sv->link.attached ? "uvms detach --net takes it away again"
+						  : NULL));
+}
+
+static void link_not_set_up(struct sv *sv, int error, const char *cause)
+{
+	link_answer(sv, error, "the guest has the interface, and did not set it up", cause);
 }
 
 /* Everything of it on this side; the device is gone, or never came. */
@@ -56,7 +63,7 @@ static void link_undo(struct sv *sv)
 
 static int link_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
-	link_answer(userdata, -ETIMEDOUT, "its agent does not answer");
+	link_not_set_up(userdata, -ETIMEDOUT, "its agent does not answer");
 	return 0;
 }
 
@@ -69,27 +76,43 @@ static void link_ask_guest(struct sv *sv)
 	if (r >= 0)
 		r = sv_agent_link(sv->agent);
 	if (r < 0)
-		link_answer(sv, r, strerror(-r));
+		link_not_set_up(sv, r, strerror(-r));
 }
 
-static void attach_ended(struct sv *sv, bool done)
+static void attach_ended(struct sv *sv, int error, const char *reason)
 {
 	/* the VMM has its own */
 	sv->vmm_fds[VMM_FD_NET] = fd_close(sv->vmm_fds[VMM_FD_NET]);
 	sv->tap.fd = fd_close(sv->tap.fd);
-	if (!done) {
+	sv->link.attached = error == 0;
+	if (error < 0)
 		link_undo(sv);
-		return;
-	}
-	sv->link.attached = true;
-	sv->link.call = TAKE_PTR(sv->change.call);
-	link_ask_guest(sv);
+	/* before it is told: who is told looks there */
+	sv_status_save(sv);
+	if (error < 0)
+		link_answer(sv, error, NULL, str_or(reason, strerror(-error)));
+	else
+		link_ask_guest(sv);
 }
 
-static void detach_ended(struct sv *sv, bool done)
+static void detach_ended(struct sv *sv, int error, const char *reason)
 {
-	if (done)
+	if (error == 0)
 		link_undo(sv);
+	sv_status_save(sv);
+	link_answer(sv, error, NULL, str_or(reason, strerror(-error)));
+}
+
+/* CALL is answered when OP has ended. */
+static void link_operate(struct sv *sv, struct control_call *call, const struct vmm_op *op,
+	void (*ended)(struct sv *sv, int error, const char *reason))
+{
+	int r;
+
+	sv->link.call = call;
+	r = sv_change_do(sv, op, ended);
+	if (r < 0)
+		ended(sv, r, NULL);
 }
 
 /* Where the host's side ends, for the VMM. */
@@ -132,7 +155,7 @@ static void link_attach(struct sv *sv, struct control_call *call, char **publish
 	}
 	sv_net_mac(sv->spec.name, mac);
 	sv->link.slot = slot;
-	sv_change_ask(sv, call,
+	link_operate(sv, call,
 		&(struct vmm_op){ .kind = VMM_OP_ADD_NET,
 			.id = VMM_NET_ID,
 			.mac = mac,
@@ -144,12 +167,12 @@ static void link_attach(struct sv *sv, struct control_call *call, char **publish
 void sv_link_attach_consume(struct sv *sv, struct control_call *call, char **publish)
 {
 	CLEANUP(strv_freep) char **ports = publish;
-	int slot = sv_attach_slot(sv);
+	int slot = sv_attach_slot(sv), can = sv_agent_can_link(sv->agent);
 
 	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_NET_LIVE))
 		refuse(call, -EOPNOTSUPP,
 			"a network for a VM that runs: not supported by this back-end", NULL);
-	else if (sv->change.busy || sv->link.call)
+	else if (sv_change_is_under_way(sv))
 		refuse(call, -EBUSY, "another change is under way: try again", NULL);
 	else if (sv->state != SV_RUNNING)
 		refuse(call, -EBUSY, "it does not run", NULL);
@@ -158,8 +181,10 @@ void sv_link_attach_consume(struct sv *sv, struct control_call *call, char **pub
 	else if (slot < 0)
 		refuse(call, -EOPNOTSUPP, "it has no free slot for another device",
 			"--hotplug-slots of uvms run makes some");
-	else if (!sv_agent_can_link(sv->agent))
-		refuse(call, -EOPNOTSUPP, "the agent in the guest is of an older uvms",
+	else if (can == -ENOTCONN)
+		refuse(call, can, "the agent in the guest cannot be reached", "try again");
+	else if (can < 0)
+		refuse(call, can, "the agent in the guest is of an older uvms",
 			"uvms restart starts it with this one");
 	else
 		link_attach(sv, call, TAKE_PTR(ports), (uint32_t)slot);
@@ -173,10 +198,12 @@ void sv_link_detach(struct sv *sv, struct control_call *call)
 				? "its network is there from its start, and stays"
 				: "no network is attached",
 			NULL);
-	else if (sv->change.busy || sv->link.call)
+	else if (sv_change_is_under_way(sv))
 		refuse(call, -EBUSY, "another change is under way: try again", NULL);
+	else if (sv->state != SV_RUNNING)
+		refuse(call, -EBUSY, "it does not run", NULL);
 	else
-		sv_change_ask(sv, call,
+		link_operate(sv, call,
 			&(struct vmm_op){
 				.kind = VMM_OP_REMOVE, .id = VMM_NET_ID, .slot = sv->link.slot },
 			detach_ended);
@@ -187,7 +214,11 @@ void sv_link_told(struct sv *sv, int error)
 	if (error)
 		log_warning("%s: the guest did not set up its network: %s", sv->spec.name,
 			strerror(error));
-	link_answer(sv, -error, error == ETIMEDOUT ? "its kernel shows none" : strerror(error));
+	if (error == 0)
+		link_answer(sv, 0, NULL, NULL);
+	else
+		link_not_set_up(
+			sv, -error, error == ETIMEDOUT ? "its kernel shows none" : strerror(error));
 }
 
 void sv_link_again(struct sv *sv)
@@ -204,5 +235,5 @@ void sv_link_forget(struct sv *sv, struct control_call *call)
 
 void sv_link_finish(struct sv *sv)
 {
-	link_answer(sv, -ESHUTDOWN, "the VM ended");
+	link_answer(sv, -ESHUTDOWN, "the VM ended", NULL);
 }

@@ -72,7 +72,7 @@ static const char *refresh_hindrance(const struct sv *sv)
 		return "its uvms-tapd is stopped (SIGSTOP)";
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
-	if (sv->change.busy || sv->link.call)
+	if (sv->change.busy || sv->link.call || sv_snapshot_is_under_way(sv))
 		return "it is being changed";
 	if (sv_handover_is_under_way(sv))
 		return "uvms-vsockd is being replaced";

@@ -109,13 +109,13 @@ static const struct json_field agent_fields[] = {
 	F(agent, fd, JSON_FD),
 	F(agent, ready, JSON_BOOL),
 	F(agent, n_lines, JSON_U32),
-	F(agent, version, JSON_U32),
 };
 
 static const struct json_field home_fields[] = {
 	F(home, fd, JSON_FD),
 	F(home, proven, JSON_BOOL),
 	F(home, control, JSON_BOOL),
+	F(home, version, JSON_U32),
 	F(home, pending, JSON_STR, HEX_MAX(AGENT_WIRE_FRAME_MAX)),
 	F(home, timeout_usec, JSON_U64),
 };

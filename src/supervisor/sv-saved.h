@@ -93,12 +93,13 @@ struct sv_saved_client {
 struct sv_saved_agent {
 	int fd;
 	bool ready;
-	uint32_t n_lines, version;
+	uint32_t n_lines;
 };
 
 struct sv_saved_home {
 	int fd;
 	bool proven, control;
+	uint32_t version;
 	char *pending;
 	uint64_t timeout_usec;
 };

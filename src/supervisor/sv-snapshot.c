@@ -5,18 +5,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <systemd/sd-event.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "control-error.h"
 #include "control-server.h"
+#include "fd.h"
 #include "file.h"
 #include "str.h"
+#include "sv-agent.h"
 #include "sv-change.h"
+#include "sv-children.h"
+#include "sv-control.h"
+#include "sv-fsm.h"
+#include "sv-vsockd.h"
 #include "sv.h"
 
-#define SNAPSHOT_SECRET "secret"
-#define SNAPSHOT_VMM    "vmm"
+#define SNAPSHOT_SECRET      "secret"
+#define SNAPSHOT_VMM         "vmm"
+
+#define SNAPSHOT_FREEZE_USEC (UINT64_C(10) * 1000000)
+#define SNAPSHOT_BACK_USEC   (UINT64_C(60) * 1000000)
 
 /* Hidden ones too: a client completes it under such a name. */
 static bool name_is_good(const char *name)
@@ -34,6 +45,13 @@ static int snapshot_open(const struct sv *sv, const char *name)
 	if (all < 0)
 		return all;
 	fd = openat(all, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : fd;
+}
+
+static int vmm_dir_open(int snapshot)
+{
+	int fd = openat(snapshot, SNAPSHOT_VMM, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
 	return fd < 0 ? -errno : fd;
 }
 
@@ -69,7 +87,9 @@ static int secret_read(struct sv *sv, int dir)
 /* What cannot be done, or what the guest's memory does not hold and another start may find changed. */
 static char *hindrance(const struct sv *sv)
 {
-	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_SNAPSHOT))
+	unsigned caps = vmm_backend_caps(sv->backend);
+
+	if (!(caps & VMM_CAP_SNAPSHOT))
 		return str_printf(
 			"a snapshot: not supported by back-end %s", vmm_backend_name(sv->backend));
 	if (sv->spec.volumes || sv->status.attached)
@@ -77,28 +97,344 @@ static char *hindrance(const struct sv *sv)
 	if (sv->link.attached)
 		return strdup(
 			"a snapshot with an attached network: not supported; uvms detach --net");
+	/* its next start has those of the specification */
+	if (caps & VMM_CAP_VSOCK_OUT && sv->status.cpus != sv->spec.cpus)
+		return str_printf("a snapshot of a VM whose CPUs were added while it ran: not "
+				  "supported by back-end %s yet",
+			vmm_backend_name(sv->backend));
 	return NULL;
 }
 
-void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool look)
+/* Each phase is what is waited for. */
+enum {
+	SNAPSHOT_NONE,
+	SNAPSHOT_FREEZE,    /* the agent: no other program of the guest runs */
+	SNAPSHOT_VSOCK_OUT, /* VMM_CAP_VSOCK_OUT: the guest gives the device up */
+	SNAPSHOT_PAUSE,
+	SNAPSHOT_SAVE,
+	SNAPSHOT_VSOCK_IN, /* and from here on the way back */
+	SNAPSHOT_RESUME,
+	SNAPSHOT_THAW, /* the agent: calls again where it must, and lets all run */
+};
+
+bool sv_snapshot_is_under_way(const struct sv *sv)
 {
-	CLEANUP_FREE char *path = snapshot_path(sv, name), *why = hindrance(sv);
-	CLEANUP_CLOSE int dir = -EBADF;
+	return sv->snapshot.phase != SNAPSHOT_NONE;
+}
+
+static void note_error(struct sv *sv, int error, const char *reason)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	if (error == 0 || s->error)
+		return;
+	s->error = error;
+	(void)str_set(&s->reason, str_or(reason, strerror(-error)));
+}
+
+static void answer(struct sv *sv)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+	struct control_call *call = TAKE_PTR(s->call);
+
+	if (!call)
+		return;
+	if (s->error == 0)
+		control_call_reply(call, NULL, -EBADF);
+	else
+		control_call_error(call, s->error,
+			control_error_words("no snapshot was made", s->reason, NULL));
+}
+
+static void clear(struct sv *sv)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	s->timer = sd_event_source_disable_unref(s->timer);
+	s->dir_fd = fd_close(s->dir_fd);
+	free(s->path);
+	free(s->reason);
+	*s = (struct sv_snapshot){ .dir_fd = -EBADF };
+}
+
+/* The VM is as it was. Who waited meanwhile has his turn; so has a stop. */
+static void be_over(struct sv *sv)
+{
+	answer(sv);
+	clear(sv);
+	if (sv->state == SV_STOP_AGENT)
+		sv_happen(sv, SV_AGENT_READY, NULL);
+	else if (sv->state == SV_RUNNING)
+		sv_control_tell_ready(sv);
+}
+
+/* It cannot be brought back to where it was. */
+static void be_lost(struct sv *sv, int error, const char *what, const char *why)
+{
+	CLEANUP_FREE char *cause =
+		str_printf("after its snapshot %s: %s", what, str_or(why, strerror(-error)));
+
+	/* the VMM is not there: its own end comes, and says why */
+	if (error == -EPIPE || error == -ENOTCONN || sv_child_has_ended(&sv->vmm_child))
+		return;
+	note_error(sv, error, cause);
+	answer(sv);
+	clear(sv);
+	sv_happen(sv, SV_VMM_FAULT, cause);
+}
+
+static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct sv *sv = userdata;
+
+	if (sv->snapshot.phase == SNAPSHOT_FREEZE)
+		sv_snapshot_told(sv, true, -ETIMEDOUT);
+	else
+		be_lost(sv, -ETIMEDOUT, "the guest is not as it was", "its agent does not answer");
+	return 0;
+}
+
+static int wait_for_agent(struct sv *sv, uint64_t usec)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	s->timer = sd_event_source_disable_unref(s->timer);
+	return sd_event_add_time_relative(
+		sv->event, &s->timer, CLOCK_MONOTONIC, usec, 0, on_timer, sv);
+}
+
+static void on_done(struct sv *sv, int error, const char *reason);
+
+/* Asks the VMM; what cannot be asked has failed. */
+static void ask(struct sv *sv, int phase, struct vmm_op op)
+{
 	int r;
 
-	if (why) {
-		control_call_error(call, -EOPNOTSUPP, control_error_words(why, NULL, NULL));
+	sv->snapshot.phase = phase;
+	r = sv_change_do(sv, &op, on_done);
+	if (r < 0)
+		on_done(sv, r, NULL);
+}
+
+/* From here on the guest goes on, whatever has been. */
+static void thaw(struct sv *sv)
+{
+	int r = wait_for_agent(sv, SNAPSHOT_BACK_USEC);
+
+	sv->snapshot.phase = SNAPSHOT_THAW;
+	if (r >= 0)
+		r = sv_agent_hold(sv->agent, false);
+	/* without a channel it calls again */
+	if (r < 0 && r != -ENOTCONN)
+		be_lost(sv, r, "the guest is not as it was", NULL);
+}
+
+static void resume(struct sv *sv)
+{
+	if (sv->snapshot.is_paused)
+		ask(sv, SNAPSHOT_RESUME, (struct vmm_op){ .kind = VMM_OP_RESUME });
+	else
+		thaw(sv);
+}
+
+static void go_back(struct sv *sv)
+{
+	CLEANUP_CLOSE int theirs = -EBADF;
+	int r;
+
+	if (!sv->snapshot.is_out) {
+		resume(sv);
+		return;
+	}
+	r = sv_vsockd_renew(sv, &theirs);
+	if (r < 0)
+		be_lost(sv, r, "uvms-vsockd cannot be started", NULL);
+	else
+		ask(sv, SNAPSHOT_VSOCK_IN,
+			(struct vmm_op){ .kind = VMM_OP_VSOCK_IN, .fd = theirs });
+}
+
+static void be_saved(struct sv *sv)
+{
+	if (sv->snapshot.error || !sv->snapshot.stop) {
+		go_back(sv);
+		return;
+	}
+	answer(sv);
+	clear(sv);
+	sv_happen(sv, SV_FORCE, "uvms snapshot --stop");
+}
+
+/* A stop comes first. */
+static bool shall_go_on(struct sv *sv)
+{
+	if (!sv_fsm_is_up(sv->state))
+		note_error(sv, -ECANCELED, "the VM is being stopped");
+	return sv->snapshot.error == 0;
+}
+
+static void hold(struct sv *sv)
+{
+	if (shall_go_on(sv))
+		ask(sv, SNAPSHOT_PAUSE, (struct vmm_op){ .kind = VMM_OP_PAUSE });
+	else
+		go_back(sv);
+}
+
+static void save(struct sv *sv)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	if (shall_go_on(sv))
+		ask(sv, SNAPSHOT_SAVE,
+			(struct vmm_op){
+				.kind = VMM_OP_SNAPSHOT, .path = s->path, .fd = s->dir_fd });
+	else
+		go_back(sv);
+}
+
+static void on_done(struct sv *sv, int error, const char *reason)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	switch (s->phase) {
+	case SNAPSHOT_VSOCK_OUT:
+		note_error(sv, error, error ? "the guest does not give up its vsock device" : NULL);
+		s->is_out = error == 0;
+		if (s->is_out)
+			sv_vsockd_retire(sv);
+		hold(sv);
+		break;
+	case SNAPSHOT_PAUSE:
+		note_error(sv, error, reason);
+		s->is_paused = error == 0;
+		save(sv);
+		break;
+	case SNAPSHOT_SAVE:
+		note_error(sv, error, reason);
+		be_saved(sv);
+		break;
+	case SNAPSHOT_VSOCK_IN:
+		if (error)
+			be_lost(sv, error, "the guest gets no vsock device", reason);
+		else
+			resume(sv);
+		break;
+	case SNAPSHOT_RESUME:
+		if (error)
+			be_lost(sv, error, "the guest does not go on", reason);
+		else
+			thaw(sv);
+		break;
+	}
+}
+
+static void begin(struct sv *sv, const char *name, struct control_call *call, bool stop)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+	int r;
+
+	s->path = snapshot_path(sv, name);
+	s->stop = stop;
+	s->call = call;
+	r = s->path ? wait_for_agent(sv, SNAPSHOT_FREEZE_USEC) : -ENOMEM;
+	if (r >= 0)
+		r = sv_agent_hold(sv->agent, true);
+	s->phase = SNAPSHOT_FREEZE;
+	if (r < 0) {
+		note_error(sv, r,
+			r == -EOPNOTSUPP
+				? "the agent in the guest is of an older uvms: restart the VM"
+				: "the agent in the guest is not there: try again");
+		be_over(sv);
+	}
+}
+
+/* It must not run on by itself: who is not frozen is asked to be what he is. */
+void sv_snapshot_told(struct sv *sv, bool frozen, int error)
+{
+	struct sv_snapshot *s = &sv->snapshot;
+
+	if (s->phase == SNAPSHOT_THAW && !frozen) {
+		if (error)
+			be_lost(sv, error, "the guest is not as it was", NULL);
+		else
+			be_over(sv);
+		return;
+	}
+	if (s->phase != SNAPSHOT_FREEZE || !frozen)
+		return;
+	s->timer = sd_event_source_disable_unref(s->timer);
+	note_error(sv, error,
+		error == -EOPNOTSUPP ? "the guest's kernel cannot hold its programs still (cgroup2)"
+				     : "the guest's programs cannot be held still");
+	if (s->error)
+		thaw(sv);
+	else if (vmm_backend_caps(sv->backend) & VMM_CAP_VSOCK_OUT)
+		ask(sv, SNAPSHOT_VSOCK_OUT, (struct vmm_op){ .kind = VMM_OP_VSOCK_OUT });
+	else
+		hold(sv);
+}
+
+/* What was restored is frozen as it was saved; it has been told the time, and has got entropy, by WELCOME. */
+void sv_snapshot_agent_called(struct sv *sv)
+{
+	if (sv->restore || sv->snapshot.phase == SNAPSHOT_THAW)
+		(void)sv_agent_hold(sv->agent, false);
+}
+
+void sv_snapshot_cancel(struct sv *sv)
+{
+	note_error(sv, -ECANCELED, "the VM is being stopped");
+	if (sv->snapshot.phase == SNAPSHOT_SAVE)
+		vmm_cancel(sv->vmm);
+}
+
+void sv_snapshot_forget(struct sv *sv, struct control_call *call)
+{
+	if (sv->snapshot.call == call)
+		sv->snapshot.call = NULL;
+}
+
+void sv_snapshot_finish(struct sv *sv)
+{
+	note_error(sv, -ESHUTDOWN, "the VM ended");
+	answer(sv);
+	clear(sv);
+}
+
+static const char *busy(const struct sv *sv)
+{
+	if (sv->state != SV_RUNNING)
+		return "it does not run";
+	if (sv->refresh.call || sv->refresh.done || sv->change.busy ||
+		sv_snapshot_is_under_way(sv) || sv_handover_is_under_way(sv))
+		return "another change is under way: try again";
+	return NULL;
+}
+
+void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool stop)
+{
+	CLEANUP_FREE char *why = hindrance(sv);
+	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF;
+	int r;
+
+	if (why || busy(sv)) {
+		control_call_error(call, why ? -EOPNOTSUPP : -EBUSY,
+			control_error_words(why ? why : busy(sv), NULL, NULL));
 		return;
 	}
 	dir = name_is_good(name) ? snapshot_open(sv, name) : -EINVAL;
-	r = dir < 0 ? dir : !path ? -ENOMEM : look ? 0 : secret_write(sv, dir);
-	if (r < 0)
+	r = dir < 0 ? dir : secret_write(sv, dir);
+	if (r == 0)
+		r = vmm = vmm_dir_open(dir);
+	if (r < 0) {
 		control_call_error(call, r, control_error_words(strerror(-r), NULL, NULL));
-	else if (look)
-		control_call_reply(call, NULL, -EBADF);
-	else
-		sv_change_ask(
-			sv, call, &(struct vmm_op){ .kind = VMM_OP_SNAPSHOT, .path = path }, NULL);
+		return;
+	}
+	clear(sv);
+	sv->snapshot.dir_fd = TAKE_FD(vmm);
+	begin(sv, name, call, stop);
 }
 
 int sv_snapshot_load(struct sv *sv, char **ret_reason)
@@ -113,5 +449,6 @@ int sv_snapshot_load(struct sv *sv, char **ret_reason)
 		return r;
 	}
 	sv->restore_path = snapshot_path(sv, sv->restore);
-	return sv->restore_path ? 0 : -ENOMEM;
+	sv->restore_fd = vmm_dir_open(dir);
+	return sv->restore_path ? sv->restore_fd < 0 ? sv->restore_fd : 0 : -ENOMEM;
 }

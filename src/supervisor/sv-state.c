@@ -130,7 +130,7 @@ static int save_agent(const struct sv_agent *a, struct sv_saved *s)
 
 	if (r < 0)
 		return r;
-	s->agent = (struct sv_saved_agent){ v->fd, v->ready, v->n_lines, v->version };
+	s->agent = (struct sv_saved_agent){ v->fd, v->ready, v->n_lines };
 	for (size_t i = 0; r >= 0 && i < v->n_homes; i++) {
 		const struct sv_agent_home_saved *h = &v->homes[i];
 		struct sv_saved_home *to = &s->homes[s->n_homes++];
@@ -138,6 +138,7 @@ static int save_agent(const struct sv_agent *a, struct sv_saved *s)
 		*to = (struct sv_saved_home){ .fd = h->fd,
 			.proven = h->proven,
 			.control = h->control,
+			.version = h->version,
 			.timeout_usec = h->timeout_usec };
 		r = save_bytes(&to->pending, h->pending, h->pending_len);
 	}
@@ -431,6 +432,7 @@ static int load_homes(const struct sv_saved *s, struct sv_agent_saved *v)
 		*to = (struct sv_agent_home_saved){ .fd = h->fd,
 			.proven = h->proven,
 			.control = h->control,
+			.version = h->version,
 			.timeout_usec = h->timeout_usec };
 		r = load_bytes(h->pending, &pending, &to->pending_len);
 		to->pending = pending;
@@ -448,7 +450,6 @@ static int load_agent(struct sv *sv, const struct sv_saved *s)
 	v->fd = s->agent.fd;
 	v->ready = s->agent.ready;
 	v->n_lines = s->agent.n_lines;
-	v->version = s->agent.version;
 	r = load_homes(s, v);
 	if (r >= 0)
 		r = sv_agent_resume(sv, v, &sv->agent);

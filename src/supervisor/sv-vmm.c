@@ -244,7 +244,7 @@ static int vmm_spawn(struct sv *sv, const char *const *argv)
 static int vmm_attach(struct sv *sv, const char *const *calls)
 {
 	const struct vmm_channels channels = { TAKE_FD(sv->vmm_control_fd),
-		TAKE_FD(sv->vmm_events_fd), TAKE_FD(sv->tap.fd) };
+		TAKE_FD(sv->vmm_events_fd), TAKE_FD(sv->tap.fd), TAKE_FD(sv->restore_fd) };
 
 	return vmm_attach_consume(sv->backend, sv->event, &channels, calls, on_vmm, sv, &sv->vmm);
 }

@@ -411,15 +411,50 @@ void sv_vsockd_forget(struct sv *sv)
 	sv->status.vsockd_pid = 0;
 }
 
-void sv_vsockd_finish(struct sv *sv)
+/* What came by a session, and the process that served it. */
+static void session_end(struct sv *sv)
 {
 	struct sv_vsockd *v = &sv->vsockd;
 
-	sv_handover_finish(sv);
 	sv_child_finish(&v->child);
 	keeper_close(v);
 	v->ping_timer = sd_event_source_disable_unref(v->ping_timer);
+	v->pinging = false;
 	close_slots(v);
+}
+
+void sv_vsockd_retire(struct sv *sv)
+{
+	struct sv_vsockd *v = &sv->vsockd;
+
+	session_end(sv);
+	close_session(v);
+	/* its log goes on */
+	(void)sv_logfile_resume(&v->child.log, sv->dir_fd, "vsockd.log");
+}
+
+int sv_vsockd_renew(struct sv *sv, int *ret_vmm_fd)
+{
+	CLEANUP_CLOSE int theirs = -EBADF;
+	int pair[2], r;
+
+	r = sv_vsockd_prepare(sv);
+	if (r == 0)
+		r = sockun_pair(SOCK_STREAM, pair);
+	if (r < 0)
+		return r;
+	theirs = pair[0];
+	sv->vsockd.device_fd = pair[1];
+	r = sv_vsockd_start(sv);
+	if (r == 0)
+		*ret_vmm_fd = TAKE_FD(theirs);
+	return r;
+}
+
+void sv_vsockd_finish(struct sv *sv)
+{
+	sv_handover_finish(sv);
+	session_end(sv);
 }
 
 void sv_vsockd_release(struct sv *sv)

@@ -68,6 +68,13 @@ int sv_vsockd_adopt(struct sv *sv, int keeper_fd_consume);
 /* OP with FD (borrowed). 0 or -errno. */
 int sv_vsockd_tell(struct sv *sv, int op, int fd);
 
+/*
+ * The guest has given its device up: ends vsockd with its session. Callers wait in the queue of the listening socket
+ * until there is another one, with a session of its own; the VMM's end of that goes to the caller. 0 or -errno.
+ */
+void sv_vsockd_retire(struct sv *sv);
+int sv_vsockd_renew(struct sv *sv, int *ret_vmm_fd);
+
 /* Asks it whether it lives; what follows comes by itself. */
 void sv_vsockd_ping(struct sv *sv);
 

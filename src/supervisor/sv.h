@@ -130,10 +130,24 @@ struct sv_disk {
 
 /* A client changes the VM while it runs: sv-change. */
 struct sv_change {
-	struct control_call *call;               /* borrowed; NULL: nobody waits for it */
-	struct vmm_op op;                        /* the last one begun */
-	bool busy;                               /* and it has not ended */
-	void (*ended)(struct sv *sv, bool done); /* for who asked for it */
+	struct control_call *call; /* borrowed; NULL: nobody waits for it */
+	struct vmm_op op;          /* the last one begun */
+	bool busy;                 /* and it has not ended */
+	void (*ended)(struct sv *sv, int error, const char *reason); /* for who asked for it */
+};
+
+/* A snapshot is being made: sv-snapshot. */
+struct sv_snapshot {
+	int phase;
+	struct control_call *call; /* borrowed; NULL: nobody waits for it */
+	char *path;                /* owned: of the VMM's directory */
+	int dir_fd;                /* owned: the same */
+	bool stop;                 /* the VM ends when it is made */
+	bool is_out;               /* the guest has no vsock device */
+	bool is_paused;
+	int error;              /* the first one */
+	char *reason;           /* owned: its words */
+	sd_event_source *timer; /* owned: for the agent */
 };
 
 /* A network that was added while the VM ran: sv-link. */
@@ -183,6 +197,7 @@ struct sv {
 	struct sv_refresh refresh;
 	struct sv_change change;
 	struct sv_link link;
+	struct sv_snapshot snapshot;
 	struct sv_disk disk; /* of the change under way */
 	struct sv_disk disks[VM_HOTPLUG_SLOTS_MAX];
 	int client_fd; /* owned until the control server has it: the starter's connection */
@@ -208,6 +223,7 @@ struct sv {
 	uint8_t secret[AGENT_WIRE_SECRET];
 	const char *restore; /* borrowed: the snapshot to go on from; NULL: boot */
 	char *restore_path;  /* owned: what of it is the VMM's */
+	int restore_fd;      /* owned until the VMM is attached: the same */
 };
 
 /* Something happened: look it up, do it, write the status. CAUSE (may be NULL) is kept for the end. */
@@ -229,6 +245,19 @@ void sv_status_save(struct sv *sv);
 void sv_refresh_ask(struct sv *sv, struct control_call *call, const char *program);
 void sv_refresh_forget(struct sv *sv, struct control_call *call);
 void sv_refresh_finish(struct sv *sv);
+
+/*
+ * A client asks for the snapshot NAME (sv-snapshot): CALL is answered now or later, and is gone; STOP: the VM ends
+ * once it is made. As its parts see it: the agent has called home; it has answered FREEZE or THAW; a stop is wanted,
+ * and the agent is to be asked when all is over; the VM ends.
+ */
+void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool stop);
+bool sv_snapshot_is_under_way(const struct sv *sv);
+void sv_snapshot_agent_called(struct sv *sv);
+void sv_snapshot_told(struct sv *sv, bool frozen, int error);
+void sv_snapshot_cancel(struct sv *sv);
+void sv_snapshot_forget(struct sv *sv, struct control_call *call);
+void sv_snapshot_finish(struct sv *sv);
 
 /*
  * The live replacement of vsockd (sv-handover), as sv-vsockd sees it: vsockd has ended (true: that was part of

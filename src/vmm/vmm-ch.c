@@ -154,6 +154,8 @@ static const char *const ch_operations[] = {
 	[VMM_OP_ADD_NET] = "vm.add-net",
 	[VMM_OP_REMOVE] = "vm.remove-device",
 	[VMM_OP_SNAPSHOT] = "vm.snapshot",
+	[VMM_OP_VSOCK_OUT] = NULL, /* its own can be saved */
+	[VMM_OP_VSOCK_IN] = NULL,
 };
 static_assert(ARRAY_SIZE(ch_operations) == VMM_OPS, "every operation has a call");
 
@@ -300,6 +302,7 @@ static int ch_open(struct vmm *v, const struct vmm_channels *c)
 	v->impl = ch;
 	ch->events_fd = c->events_fd;
 	ch->net_fd = c->net_fd;
+	fd_close(c->restore_fd);
 	r = ch_api_create_consume(v->event, c->control_fd, ch_on_call, v, &ch->api);
 	if (r >= 0)
 		r = fd_set_nonblock(ch->events_fd, 1);
@@ -430,7 +433,7 @@ static int ch_save(const struct vmm *v, struct vmm_saved *ret)
 
 static int ch_restore_consume(struct vmm *v, const struct vmm_saved *s)
 {
-	const struct vmm_channels c = { s->fd, s->events_fd, -EBADF };
+	const struct vmm_channels c = { s->fd, s->events_fd, -EBADF, -EBADF };
 	struct vmm_ch *ch;
 	int r;
 

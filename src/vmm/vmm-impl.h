@@ -36,6 +36,9 @@ struct vmm_backend {
 	/* Begins OP, of which its capabilities speak; vmm_op_end() says how it ended. -EOPNOTSUPP: not that far. */
 	int (*operate)(struct vmm *v, const struct vmm_op *op);
 
+	/* As vmm_cancel(): it is still to end. May be NULL: it ends when it ends. */
+	void (*cancel)(struct vmm *v);
+
 	/* Nobody waits for it any more: its end, when it comes, is nobody's. May be NULL. */
 	void (*forget)(struct vmm *v);
 

@@ -106,6 +106,7 @@ static int null_attach_consume(
 {
 	fd_close(c->events_fd);
 	fd_close(c->net_fd);
+	fd_close(c->restore_fd);
 	return null_attach_fd_consume(v, c->control_fd);
 }
 
@@ -173,6 +174,8 @@ static int null_operate(struct vmm *v, const struct vmm_op *op)
 		[VMM_OP_ADD_DISK] = "add-disk",
 		[VMM_OP_REMOVE] = "remove",
 		[VMM_OP_SNAPSHOT] = "snapshot",
+		[VMM_OP_VSOCK_OUT] = "vsock-out",
+		[VMM_OP_VSOCK_IN] = "vsock-in",
 	};
 
 	static_assert(ARRAY_SIZE(lines) == VMM_OPS, "every operation has a line");
@@ -195,7 +198,8 @@ static int null_arguments(const struct vmm_config *c, char ***argv)
 const struct vmm_backend vmm_backend_null = {
 	.name = "null",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
-		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT,
+		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT |
+		VMM_CAP_VSOCK_OUT,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

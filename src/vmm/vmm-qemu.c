@@ -14,42 +14,12 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "qemu-config.h"
 #include "qemu-cpus.h"
 #include "qmp.h"
 #include "str.h"
 #include "vmm-impl.h"
 #include "vmm-program.h"
-
-/*
- * Sockets of one CPU each, so that a CPU is named by its socket alone. The memory that may come later is one
- * virtio-mem device, mapped from the start: what shares the guest's memory never has to learn of a new region.
- */
-static int qemu_size(const struct vmm_config *c, char ***v)
-{
-	unsigned long long now = c->memory_bytes >> 20, most = c->memory_max_bytes >> 20;
-	int r = 0;
-
-	r |= strv_push(v, "-smp");
-	if (c->cpus_max > c->cpus)
-		r |= strv_pushf(v, "%u,maxcpus=%u,sockets=%u,cores=1,threads=1", c->cpus,
-			c->cpus_max, c->cpus_max);
-	else
-		r |= strv_pushf(v, "%u", c->cpus);
-	r |= strv_push(v, "-m");
-	r |= most > now ? strv_pushf(v, "%lluM,maxmem=%lluM", now, most)
-			: strv_pushf(v, "%lluM", now);
-	r |= strv_push(v, "-object");
-	r |= strv_pushf(v, "memory-backend-memfd,id=mem,size=%lluM,share=on,seal=on", now);
-	if (most > now) {
-		r |= strv_push(v, "-object");
-		r |= strv_pushf(v,
-			"memory-backend-memfd,id=more,size=%lluM,share=on,seal=on,reserve=off",
-			most - now);
-		r |= strv_push(v, "-device");
-		r |= strv_push(v, "virtio-mem-pci,id=memory,memdev=more,requested-size=0");
-	}
-	return r;
-}
 
 struct vmm_qemu {
 	struct qmp *qmp;    /* owned */
@@ -58,189 +28,22 @@ struct vmm_qemu {
 	char *removing;     /* owned: the device whose end is waited for; NULL: none */
 	char *adding;       /* owned: what is taken back when it fails; NULL: nothing */
 	uint32_t slot;      /* of either */
+	int restore_fd;     /* owned until QMP is ready: a snapshot's directory; -EBADF: boot */
+	enum {
+		QEMU_NOT_MIGRATING,
+		QEMU_SAVING,   /* the event is waited for */
+		QEMU_ASKING,   /* it failed: why? */
+		QEMU_LOADING,  /* a snapshot is read; then the guest gets its vsock device */
+		QEMU_RESUMING, /* and goes on */
+	} migrating;
+	const char *migrated; /* static: how it ended, once it has; NULL */
 	/* CPUs that come and go: asked which there are, told what to do about it, and asked again */
 	uint32_t cpus_goal; /* 0: that is not under way */
 	bool is_counting;
 	size_t n_unplugs; /* CPUs that the guest is to give up */
 };
 
-/* HPET costs 7-8 % of a core in an idle guest; S3 and S4 have no use here. */
-static int qemu_machine(const struct vmm_config *c, char ***v)
-{
-	bool kvm = str_eq(c->accel, "kvm");
-	int r = 0;
-
-	r |= strv_push(v, "-nodefaults");
-	r |= strv_push(v, "-no-user-config");
-	r |= strv_push(v, "-display");
-	r |= strv_push(v, "none");
-	r |= strv_push(v, "-name");
-	r |= strv_pushf(v, "guest=%s,process=uvms-%.10s", c->name, c->name);
-	r |= strv_push(v, "-uuid");
-	r |= strv_push(v, c->uuid);
-	r |= strv_push(v, "-machine");
-	r |= strv_push(v, "q35,hpet=off,smbus=off,usb=off,vmport=off,memory-backend=mem");
-	r |= strv_push(v, "-accel");
-	r |= strv_push(v, kvm ? "kvm" : "tcg,thread=multi");
-	r |= strv_push(v, "-cpu");
-	r |= strv_push(v, str_or(c->cpu_model, kvm ? "host" : "max,la57=off"));
-	r |= qemu_size(c, v);
-	r |= strv_push(v, "-sandbox");
-	r |= strv_push(
-		v, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-	r |= strv_push(v, "-rtc");
-	r |= strv_push(v, "base=utc");
-	if (c->reboot_ends)
-		r |= strv_push(v, "-no-reboot");
-	return r;
-}
-
-static int qemu_channels(const struct vmm_config *c, char ***v)
-{
-	int r = 0;
-
-	r |= strv_push(v, "-chardev");
-	r |= strv_pushf(v, "socket,id=qmp,fd=%d", VMM_FD_CONTROL);
-	r |= strv_push(v, "-mon");
-	r |= strv_push(v, "chardev=qmp,mode=control");
-	r |= strv_push(v, "-chardev");
-	r |= strv_pushf(v, "socket,id=console,fd=%d", VMM_FD_CONSOLE);
-	r |= strv_push(v, "-serial");
-	r |= strv_push(v, "chardev:console");
-	return r;
-}
-
-/* The vsock device has a root port of its own, so that it can be unplugged (it cannot be migrated). */
-static int qemu_devices(const struct vmm_config *c, char ***v)
-{
-	int r = 0;
-
-	r |= strv_push(v, "-device");
-	r |= strv_push(v, "pcie-root-port,id=port-vsock,chassis=1,addr=0x4");
-	r |= strv_push(v, "-chardev");
-	r |= strv_pushf(v, "socket,id=vsock,fd=%d", VMM_FD_VSOCK);
-	r |= strv_push(v, "-device");
-	r |= strv_push(v, "vhost-user-vsock-pci,id=vsock0,chardev=vsock,bus=port-vsock");
-	for (uint32_t i = 0; i < c->hotplug_slots; i++) {
-		r |= strv_push(v, "-device");
-		r |= strv_pushf(v, "pcie-root-port,id=port%u,chassis=%u,addr=0x%x.%u%s", i, i + 2,
-			5 + i / 8, i % 8, i % 8 == 0 ? ",multifunction=on" : "");
-	}
-	r |= strv_push(v, "-object");
-	r |= strv_push(v, "rng-builtin,id=rng");
-	r |= strv_push(v, "-device");
-	r |= strv_push(v, "virtio-rng-pci,id=rng0,rng=rng");
-	r |= strv_push(v, "-device");
-	r |= strv_push(v, "virtio-balloon-pci,id=balloon0,free-page-reporting=on");
-	r |= strv_push(v, "-device");
-	r |= strv_push(v, "pvpanic");
-	return r;
-}
-
-/* passt gives one queue, and no offloads that it would have to undo. */
-static int qemu_network(const struct vmm_config *c, char ***v)
-{
-	int r = 0;
-
-	if (!c->net_mac)
-		return 0;
-	r |= strv_push(v, "-netdev");
-	r |= strv_pushf(v, "stream,id=net,server=off,addr.type=fd,addr.str=%d", VMM_FD_NET);
-	r |= strv_push(v, "-device");
-	r |= strv_pushf(v, "virtio-net-pci,id=net0,netdev=net,mac=%s,romfile=", c->net_mac);
-	return r;
-}
-
-/*
- * A writable disk is used through its descriptor itself: opening /proc/self/fd/N again would ask for
- * the file's permissions, and would leave the lock on it behind.
- */
-static int qemu_disk(const struct vmm_disk *d, size_t i, char ***v)
-{
-	int r = 0;
-
-	if (d->read_only) {
-		r |= strv_push(v, "-blockdev");
-		r |= strv_pushf(v,
-			"driver=raw,node-name=disk%zu,read-only=on,file.driver=file,"
-			"file.filename=/proc/self/fd/%zu,file.locking=off",
-			i, VMM_FD_DISK + i);
-		return r;
-	}
-	r |= strv_push(v, "-add-fd");
-	r |= strv_pushf(v, "fd=%zu,set=%zu", VMM_FD_DISK + i, VMM_FD_DISK + i);
-	r |= strv_push(v, "-blockdev");
-	r |= strv_pushf(v,
-		"driver=raw,node-name=disk%zu,discard=unmap,detect-zeroes=unmap,file.driver=file,"
-		"file.filename=/dev/fdset/%zu,file.locking=off,file.discard=unmap",
-		i, VMM_FD_DISK + i);
-	return r;
-}
-
-static int qemu_disks(const struct vmm_config *c, char ***v)
-{
-	int r = 0;
-
-	for (size_t i = 0; i < c->n_disks; i++) {
-		r |= qemu_disk(&c->disks[i], i, v);
-		r |= strv_push(v, "-device");
-		r |= strv_pushf(v, "virtio-blk-pci,id=blk%zu,drive=disk%zu,serial=%s", i, i,
-			c->disks[i].serial);
-	}
-	return r;
-}
-
-/* In an option's value a comma is written twice. */
-static int qemu_push_oem(char ***v, const char *s)
-{
-	CLEANUP_FREE char *escaped = malloc(2 * strlen(s) + 1);
-	char *p = escaped;
-
-	if (!escaped)
-		return -ENOMEM;
-	for (; *s; s++) {
-		if (*s == ',')
-			*p++ = ',';
-		*p++ = *s;
-	}
-	*p = 0;
-	return strv_pushf(v, "type=11,value=%s", escaped);
-}
-
-static int qemu_payload(const struct vmm_config *c, char ***v)
-{
-	int r = 0;
-
-	for (const char *const *s = c->oem_strings; s && *s; s++) {
-		r |= strv_push(v, "-smbios");
-		r |= qemu_push_oem(v, *s);
-	}
-	r |= strv_push(v, "-kernel");
-	r |= strv_pushf(v, "/proc/self/fd/%d", VMM_FD_KERNEL);
-	r |= strv_push(v, "-initrd");
-	r |= strv_pushf(v, "/proc/self/fd/%d", VMM_FD_INITRD);
-	r |= strv_push(v, "-append");
-	r |= strv_push(v, c->kernel_cmdline);
-	return r;
-}
-
-static int qemu_arguments(const struct vmm_config *c, char ***argv)
-{
-	static int (*const parts[])(const struct vmm_config *, char ***) = {
-		qemu_machine,
-		qemu_channels,
-		qemu_devices,
-		qemu_network,
-		qemu_disks,
-		qemu_payload,
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-		if (parts[i](c, argv) < 0)
-			return -ENOMEM;
-	}
-	return 0;
-}
+#define QEMU_STATE "state" /* in a snapshot's directory: a migration stream */
 
 static const char *qemu_text(struct json_object *data, const char *key)
 {
@@ -276,7 +79,7 @@ static int qemu_ask_more(struct vmm_qemu *q, char *command, int fd)
 	return r;
 }
 
-/* What is behind a device: of a network its socket, which has no set. */
+/* What is behind a device: of a network and of vsock a socket, which has no set. */
 static int qemu_drop_behind(struct vmm_qemu *q, const char *id, uint32_t slot)
 {
 	int r;
@@ -286,7 +89,10 @@ static int qemu_drop_behind(struct vmm_qemu *q, const char *id, uint32_t slot)
 			strdup("{\"execute\":\"netdev_del\",\"arguments\":{\"id\":\"" VMM_NET_ID
 			       "\"}}"),
 			-EBADF);
-
+	if (str_eq(id, QEMU_VSOCK))
+		return qemu_ask_more(q,
+			strdup("{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"vsock\"}}"),
+			-EBADF);
 	r = qemu_ask_more(q,
 		str_printf(
 			"{\"execute\":\"blockdev-del\",\"arguments\":{\"node-name\":\"%s\"}}", id),
@@ -370,6 +176,188 @@ static void qemu_on_ost(struct vmm *v, struct json_object *data)
 	}
 }
 
+/* saving and loading: a migration through a file */
+
+#define QEMU_BANDWIDTH (UINT64_C(1) << 40) /* bytes/s; the default is 128 MiB/s */
+
+/* FD is the file, taken over; VERB begins, and an event tells the end. */
+static int qemu_migrate_consume(struct vmm_qemu *q, const char *verb, int fd)
+{
+	int r;
+
+	q->migrated = NULL;
+	r = qemu_ask_more(q,
+		strdup("{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
+		       "[{\"capability\":\"events\",\"state\":true}]}}"),
+		-EBADF);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			str_printf("{\"execute\":\"migrate-set-parameters\",\"arguments\":"
+				   "{\"max-bandwidth\":%llu}}",
+				(unsigned long long)QEMU_BANDWIDTH),
+			-EBADF);
+	if (r < 0) {
+		fd_close(fd);
+		return r;
+	}
+	r = qemu_ask_more(
+		q, strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"state\"}}"), fd);
+	return r < 0 ? r
+		     : qemu_ask_more(q,
+			       str_printf(
+				       "{\"execute\":\"%s\",\"arguments\":{\"uri\":\"fd:state\"}}",
+				       verb),
+			       -EBADF);
+}
+
+/* The directory is the VM's: nothing that is there already is written to. */
+static int qemu_snapshot(struct vmm *v, const struct vmm_op *op)
+{
+	struct vmm_qemu *q = v->impl;
+	int fd = openat(
+		    op->fd, QEMU_STATE, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600),
+	    r;
+
+	if (fd < 0)
+		return -errno;
+	r = qemu_migrate_consume(q, "migrate", fd);
+	if (r == 0)
+		q->migrating = QEMU_SAVING;
+	return r;
+}
+
+/* The first one that there is goes on as the last one did: with the same uvms-vsockd behind chardev "vsock". */
+static int qemu_add_vsock(struct vmm_qemu *q)
+{
+	return qemu_ask_more(q,
+		strdup("{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"" QEMU_VSOCK_DRIVER
+		       "\",\"id\":\"" QEMU_VSOCK
+		       "\",\"chardev\":\"vsock\",\"bus\":\"" QEMU_VSOCK_PORT "\"}}"),
+		-EBADF);
+}
+
+static int qemu_vsock_in(struct vmm_qemu *q, const struct vmm_op *op)
+{
+	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
+
+	if (fd < 0)
+		return -errno;
+	r = qemu_ask_more(
+		q, strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"vsock\"}}"), fd);
+	if (r == 0)
+		r = qemu_ask_more(q,
+			strdup("{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"vsock\","
+			       "\"backend\":{\"type\":\"socket\",\"data\":{\"server\":false,"
+			       "\"addr\":{\"type\":\"fd\",\"data\":{\"str\":\"vsock\"}}}}}}"),
+			-EBADF);
+	return r < 0 ? r : qemu_add_vsock(q);
+}
+
+static void qemu_load_failed(struct vmm *v, const char *why)
+{
+	CLEANUP_FREE char *text = str_printf("the snapshot cannot be loaded: %s", why);
+
+	((struct vmm_qemu *)v->impl)->migrating = QEMU_NOT_MIGRATING;
+	vmm_emit(v, VMM_EVENT_FAULT, text);
+}
+
+/* QMP is ready, and the process waits for what it shall go on from. */
+static void qemu_load(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+	CLEANUP_CLOSE int dir = TAKE_FD(q->restore_fd);
+	int fd = openat(dir, QEMU_STATE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK),
+	    r = fd < 0 ? -errno : qemu_migrate_consume(q, "migrate-incoming", fd);
+
+	q->migrating = QEMU_LOADING;
+	if (r < 0)
+		qemu_load_failed(v, strerror(-r));
+}
+
+/* Its memory is there. */
+static void qemu_loaded(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+	int r = qemu_add_vsock(q);
+
+	q->migrating = QEMU_RESUMING;
+	if (r == 0)
+		r = qemu_ask_more(q, strdup("{\"execute\":\"cont\"}"), -EBADF);
+	if (r < 0)
+		qemu_load_failed(v, strerror(-r));
+}
+
+/* The answers have come, and so has the end. */
+static void qemu_saved(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+
+	q->migrating = QEMU_NOT_MIGRATING;
+	if (str_eq(q->migrated, "completed")) {
+		vmm_op_end(v, 0, NULL);
+	} else if (str_eq(q->migrated, "cancelled")) {
+		vmm_op_end(v, -ECANCELED, "it was given up");
+	} else {
+		q->migrating = QEMU_ASKING;
+		if (qemu_ask_more(q, strdup("{\"execute\":\"query-migrate\"}"), -EBADF) < 0)
+			vmm_op_end(v, -EIO, NULL);
+	}
+}
+
+/* Of what it began, and of nothing else. */
+static void qemu_on_migration(struct vmm *v, const char *status)
+{
+	static const char *const ends[] = { "completed", "failed", "cancelled" };
+	struct vmm_qemu *q = v->impl;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		if (str_eq(status, ends[i]))
+			q->migrated = ends[i];
+	}
+	if (!q->migrated || q->n_results > 0)
+		return;
+	if (q->migrating == QEMU_SAVING)
+		qemu_saved(v);
+	else if (q->migrating == QEMU_LOADING && str_eq(q->migrated, "completed"))
+		qemu_loaded(v);
+	else if (q->migrating == QEMU_LOADING)
+		qemu_load_failed(v, "QEMU says only that it failed");
+}
+
+/* True: an answer that belongs to that; ERROR is the first one of those that have come. */
+static bool qemu_migration_result(struct vmm *v, const char *error, struct json_object *data)
+{
+	struct vmm_qemu *q = v->impl;
+
+	switch (q->migrating) {
+	case QEMU_NOT_MIGRATING: return false;
+	case QEMU_SAVING:
+		if (error)
+			q->migrating = QEMU_NOT_MIGRATING;
+		else if (q->migrated)
+			qemu_saved(v);
+		return !error;
+	case QEMU_ASKING:
+		q->migrating = QEMU_NOT_MIGRATING;
+		vmm_op_end(v, -EIO, str_or(qemu_text(data, "error-desc"), error));
+		return true;
+	case QEMU_LOADING:
+		if (error)
+			qemu_load_failed(v, error);
+		else if (q->migrated)
+			qemu_on_migration(v, q->migrated);
+		return true;
+	case QEMU_RESUMING:
+		q->migrating = QEMU_NOT_MIGRATING;
+		if (error)
+			qemu_load_failed(v, error);
+		else
+			vmm_emit(v, VMM_EVENT_UP, NULL);
+		return true;
+	}
+	return false;
+}
+
 static void qemu_on_event(struct vmm *v, const char *name, struct json_object *data)
 {
 	if (str_eq(name, "SHUTDOWN"))
@@ -380,6 +368,8 @@ static void qemu_on_event(struct vmm *v, const char *name, struct json_object *d
 		qemu_on_deleted(v, qemu_text(data, "device"));
 	else if (str_eq(name, "ACPI_DEVICE_OST"))
 		qemu_on_ost(v, data);
+	else if (str_eq(name, "MIGRATION"))
+		qemu_on_migration(v, qemu_text(data, "status"));
 	else if (str_eq(name, "POWERDOWN"))
 		vmm_emit(v, VMM_EVENT_POWERDOWN, NULL);
 	else if (str_eq(name, "GUEST_PANICKED"))
@@ -402,7 +392,9 @@ static void qemu_on_result(struct vmm *v, const char *error, struct json_object 
 
 	if (error && !q->error)
 		q->error = strdup(error);
-	if (--q->n_results > 0 || qemu_take_back(q))
+	if (--q->n_results > 0)
+		return;
+	if (qemu_migration_result(v, q->error, data) || qemu_take_back(q))
 		return;
 	/* device_del was accepted: its event is the end */
 	if (q->removing && !q->error)
@@ -419,13 +411,21 @@ static void qemu_on_result(struct vmm *v, const char *error, struct json_object 
 	vmm_op_end(v, first ? -EIO : 0, first);
 }
 
+static void qemu_on_ready(struct vmm *v)
+{
+	if (((struct vmm_qemu *)v->impl)->restore_fd >= 0)
+		qemu_load(v);
+	else
+		vmm_emit(v, VMM_EVENT_UP, NULL);
+}
+
 static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	struct json_object *data, void *userdata)
 {
 	struct vmm *v = userdata;
 
 	switch (kind) {
-	case QMP_READY: vmm_emit(v, VMM_EVENT_UP, NULL); break;
+	case QMP_READY: qemu_on_ready(v); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
 	case QMP_RESULT: qemu_on_result(v, data ? NULL : str_or(name, "?"), data); break;
@@ -444,6 +444,7 @@ static int qemu_open(struct vmm *v, int fd, const struct vmm_saved *saved)
 		fd_close(fd);
 		return -ENOMEM;
 	}
+	q->restore_fd = -EBADF;
 	if (saved)
 		r = qmp_restore_consume(
 			v->event, fd, saved->pending, saved->pending_len, qemu_on_qmp, v, &q->qmp);
@@ -460,9 +461,16 @@ static int qemu_open(struct vmm *v, int fd, const struct vmm_saved *saved)
 static int qemu_attach_consume(
 	struct vmm *v, const struct vmm_channels *c, const char *const *calls)
 {
+	int r;
+
 	fd_close(c->events_fd);
 	fd_close(c->net_fd);
-	return qemu_open(v, c->control_fd, NULL);
+	r = qemu_open(v, c->control_fd, NULL);
+	if (r < 0)
+		fd_close(c->restore_fd);
+	else
+		((struct vmm_qemu *)v->impl)->restore_fd = c->restore_fd;
+	return r;
 }
 
 static int qemu_power_button(struct vmm *v)
@@ -562,12 +570,22 @@ static int qemu_remove(struct vmm *v, const struct vmm_op *op)
 		-EBADF);
 }
 
+static void qemu_cancel(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+
+	if (q->migrating == QEMU_SAVING)
+		(void)qmp_execute(q->qmp, "migrate_cancel");
+}
+
 /* A device that the guest gives up later is dropped then, as the next removal of it finds out. */
 static void qemu_forget(struct vmm *v)
 {
 	struct vmm_qemu *q = v->impl;
 
 	free(TAKE_PTR(q->removing));
+	qemu_cancel(v);
+	q->migrating = QEMU_NOT_MIGRATING;
 	q->cpus_goal = 0;
 	q->n_unplugs = 0;
 }
@@ -590,7 +608,9 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
 	case VMM_OP_ADD_NET: return qemu_add_net(v, op);
 	case VMM_OP_REMOVE: return qemu_remove(v, op);
-	case VMM_OP_SNAPSHOT:
+	case VMM_OP_SNAPSHOT: return qemu_snapshot(v, op);
+	case VMM_OP_VSOCK_OUT: return qemu_remove(v, &(struct vmm_op){ .id = QEMU_VSOCK });
+	case VMM_OP_VSOCK_IN: return qemu_vsock_in(v->impl, op);
 	case VMM_OPS: break;
 	}
 	return -EOPNOTSUPP;
@@ -616,6 +636,7 @@ static void qemu_detach(struct vmm *v)
 	if (!q)
 		return;
 	qmp_destroy(q->qmp);
+	fd_close(q->restore_fd);
 	free(q->error);
 	free(q->removing);
 	free(q->adding);
@@ -626,14 +647,16 @@ const struct vmm_backend vmm_backend_qemu = {
 	.name = "qemu",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
 		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
-		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_CPU_MODEL,
+		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_CPU_MODEL | VMM_CAP_SNAPSHOT |
+		VMM_CAP_VSOCK_OUT,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
-	.arguments = qemu_arguments,
+	.arguments = qemu_config_arguments,
 	.attach_consume = qemu_attach_consume,
 	.power_button = qemu_power_button,
 	.quit = qemu_quit,
 	.operate = qemu_operate,
+	.cancel = qemu_cancel,
 	.forget = qemu_forget,
 	.save = qemu_save,
 	.restore_consume = qemu_restore_consume,

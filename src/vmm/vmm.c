@@ -112,6 +112,7 @@ void vmm_channels_close(const struct vmm_channels *c)
 	fd_close(c->control_fd);
 	fd_close(c->events_fd);
 	fd_close(c->net_fd);
+	fd_close(c->restore_fd);
 }
 
 int vmm_attach_consume(const struct vmm_backend *b, sd_event *event,
@@ -174,6 +175,8 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		[VMM_OP_ADD_NET] = VMM_CAP_NET_LIVE,
 		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
 		[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
+		[VMM_OP_VSOCK_OUT] = VMM_CAP_VSOCK_OUT,
+		[VMM_OP_VSOCK_IN] = VMM_CAP_VSOCK_OUT,
 	};
 	int r;
 
@@ -192,6 +195,12 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 	return r;
 }
 
+void vmm_cancel(struct vmm *v)
+{
+	if (v->op_done && v->backend->cancel)
+		v->backend->cancel(v);
+}
+
 int vmm_save(const struct vmm *v, struct vmm_saved *ret)
 {
 	if (v->op_done)
@@ -206,7 +215,8 @@ int vmm_restore_consume(const struct vmm_backend *b, sd_event *event, const stru
 	int r;
 
 	if (!v) {
-		vmm_channels_close(&(struct vmm_channels){ saved->fd, saved->events_fd, -EBADF });
+		vmm_channels_close(
+			&(struct vmm_channels){ saved->fd, saved->events_fd, -EBADF, -EBADF });
 		return -ENOMEM;
 	}
 	*v = (struct vmm){ .backend = b, .event = event, .handler = handler, .userdata = userdata };

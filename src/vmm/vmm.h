@@ -99,6 +99,8 @@ enum vmm_caps {
 	VMM_CAP_SNAPSHOT = 1 << 15, /* VMM_OP_SNAPSHOT, and vmm_config.restore */
 	VMM_CAP_CPU_MODEL = 1 << 16,
 	VMM_CAP_NET_LIVE = 1 << 17, /* VMM_OP_ADD_NET, VMM_OP_REMOVE */
+	VMM_CAP_VSOCK_OUT =
+		1 << 18, /* VMM_OP_VSOCK_OUT, _IN: its vsock device is in the way of a snapshot */
 };
 
 /* NULL: there is no such back-end (names: "ch", "qemu", "null"). */
@@ -133,6 +135,7 @@ struct vmm_channels {
 	int control_fd; /* connected; with VMM_CAP_API: O_PATH of the listening socket */
 	int events_fd;  /* the reading end of VMM_FD_EVENTS */
 	int net_fd;     /* the TAP that is to be the guest's link */
+	int restore_fd; /* the directory of vmm_config.restore */
 };
 
 /*
@@ -158,8 +161,10 @@ enum vmm_op_kind {
 	VMM_OP_CPUS,     /* and CPUS */
 	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
 	VMM_OP_ADD_NET, /* ID, with the address MAC: FD is a TAP (VMM_CAP_NET_TAP) or passt's socket */
-	VMM_OP_REMOVE,   /* ID; done when the guest has given it up and the VMM says so */
-	VMM_OP_SNAPSHOT, /* the paused guest into the empty directory PATH, which the VMM may write */
+	VMM_OP_REMOVE,    /* ID; done when the guest has given it up and the VMM says so */
+	VMM_OP_SNAPSHOT,  /* the paused guest into the empty directory PATH (and FD) */
+	VMM_OP_VSOCK_OUT, /* the guest gives its vsock device up; what is behind it is let go */
+	VMM_OP_VSOCK_IN,  /* and gets another, whose uvms-vsockd is at FD */
 	VMM_OPS,
 };
 
@@ -173,8 +178,8 @@ struct vmm_op {
 	const char *id; /* borrowed, as all are: ours, of [A-Za-z0-9_.-], beginning with a letter */
 	const char *mac;
 	const char *serial; /* 1 … VMM_SERIAL_MAX bytes of the same */
-	const char *path;   /* borrowed: of the disk, for who cannot be given FD */
-	int fd;             /* borrowed until it is done: the same, open for writing */
+	const char *path;   /* borrowed: of disk or directory, for who cannot be given FD */
+	int fd;             /* borrowed: the same, a disk open for writing; a socket */
 	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
 	/* what the VM had from the start */
 	uint64_t boot_bytes;
@@ -192,6 +197,9 @@ typedef void (*vmm_op_done)(struct vmm *vmm, int error, const char *reason, void
  * VMM ends is never done.
  */
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata);
+
+/* The operation under way shall end soon, done or not, where the VMM can be told so. */
+void vmm_cancel(struct vmm *v);
 
 /* The control channel as the next image of this process can go on with it. */
 struct vmm_saved {

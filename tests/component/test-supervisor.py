@@ -241,6 +241,46 @@ def snapshot(c):
         shutil.rmtree(snapshots / name("b"), ignore_errors=True)
 
 
+def snapshot_faults(c):
+    """A snapshot that fails leaves the VM as it was, or ends it by name, and never anything half-made."""
+    snapshots = c.host.state / "snapshots"
+    name = f"f{os.getpid()}"
+    log = lambda vm: c.host.out("logs", "-s", "vmm", vm)
+
+    def refused(vm, status, *words):
+        p = c.host.run("snapshot", vm, name, check=status)
+        true(all(w in p.stderr.decode() for w in words), f"{words}: {p.stderr}")
+        equal([p.name for p in snapshots.iterdir() if name in p.name], [], "what is left")
+
+    vm = c.start("oldagent")
+    refused(vm, 6, "older uvms")
+    c.end(vm, "clean")
+    vm = c.start("nofreeze")
+    refused(vm, 6, "cgroup2")
+    equal(c.host.status(vm)["state"], "running", "it goes on")
+    true("frozen\nthawed" in log(vm), log(vm))
+    c.end(vm, "clean")
+    vm = c.start("diesaving")
+    refused(vm, 1, "VM ended")
+    c.ended(vm, "crashed")
+    vm = c.start()
+    (snapshots / f".{name}.new").mkdir()	# of a client that was killed
+    try:
+        c.host.run("snapshot", vm, name, check=0)
+        said = log(vm)
+        true("frozen\nvsock-out\nvsock-in\nthawed" in said, f"the order: {said}")
+        equal(c.host.status(vm)["vsockd_replaced"], 0, "a renewed uvms-vsockd is none that died")
+        c.host.run("snapshot", vm, name, check=4)
+        c.host.run("pause", vm, check=0)
+        c.host.run("snapshot", vm, name + "x", check=4)
+        c.end(vm, "clean")
+        c.host.run("restore", name, check=0)
+        c.end(vm, "clean")
+        true("thawed" in log(vm), "who was frozen")
+    finally:
+        shutil.rmtree(snapshots / name, ignore_errors=True)
+
+
 def starts(c):
     vm = c.start("degraded")
     true(b"degraded" in c.p.stderr and b"bad.service" in c.p.stderr, f"{c.p.stderr!r}")
@@ -867,7 +907,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

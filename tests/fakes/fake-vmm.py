@@ -34,7 +34,7 @@ def call_home(stage, key):
     s = socket.socket(socket.AF_UNIX)
     s.connect("vsock/v_1023")
     c = wire.Conn(s)
-    c.send(wire.HELLO, struct.pack("<IB", 1, stage) + key + bytes(16))
+    c.send(wire.HELLO, struct.pack("<IB", 2 if "oldagent" in fake else 3, stage) + key + bytes(16))
     kind, _ = c.recv()
     return c if kind == wire.WELCOME else None
 
@@ -80,17 +80,23 @@ def on_stop(c):
         power_off()
 
 
-paused = False
+paused = out = False
+memory = "what the guest had in mind\n"
 
 
 def on_line(line):
-    global paused
+    global paused, out
     word, _, rest = line.strip().partition(b" ")
     if word in (b"pause", b"resume"):
         paused = word == b"pause"
     if word == b"snapshot":
+        if "diesaving" in fake:
+            sys.exit(3)
         with open(os.path.join(rest.decode(), "memory"), "w") as f:
-            f.write("what the guest had in mind\n")
+            f.write(memory)
+    out = word == b"vsock-out" or (out and word != b"vsock-in")
+    if word.startswith(b"vsock"):
+        print(word.decode(), file=sys.stderr, flush=True)
     if line == b"power-button" and "acpi" in fake:
         say("powerdown")
         power_off()
@@ -107,7 +113,7 @@ def main():
         sys.exit(1)
     if "mute" not in fake:
         say("up")
-    c = agent() if "noagent" not in fake else None
+    c, was_out = agent() if "noagent" not in fake else None, False
     if "panic" in fake:
         time.sleep(0.2)
         say("panicked")
@@ -141,6 +147,11 @@ def main():
                 sys.exit(0)
             for line in data.split(b"\n"):
                 on_line(line)
+            if out and c:
+                c.close()
+                c, was_out = None, True
+            elif was_out and not out and not paused:
+                c, was_out = agent(), False
         while c and (c.sock in ready or c.buf):
             ready = []
             kind, _ = c.recv()
@@ -150,6 +161,11 @@ def main():
                 on_stop(c)
             elif kind in (wire.CLOCK, wire.ENTROPY):
                 print("renewed:", "clock" if kind == wire.CLOCK else "entropy", file=sys.stderr, flush=True)
+            elif kind in (wire.FREEZE, wire.THAW):
+                print("frozen" if kind == wire.FREEZE else "thawed", file=sys.stderr, flush=True)
+                error = 95 if "nofreeze" in fake and kind == wire.FREEZE else 0
+                if "deaffreeze" not in fake:
+                    c.send(wire.DONE, struct.pack("<BI", kind, error))
 
 
 main()

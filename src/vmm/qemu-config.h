@@ -1,0 +1,14 @@
+/*
+ * QEMU's command line. A snapshot is restored by the same one: what is no part of the guest's state (its devices, their
+ * places and sizes) must come out alike from the same configuration.
+ */
+#pragma once
+
+struct vmm_config;
+
+#define QEMU_VSOCK        "vsock0" /* the device; "vsock" is its socket */
+#define QEMU_VSOCK_DRIVER "vhost-user-vsock-pci"
+#define QEMU_VSOCK_PORT   "port-vsock"
+
+/* Appends to ARGV. 0 or -ENOMEM. */
+int qemu_config_arguments(const struct vmm_config *c, char ***argv);
