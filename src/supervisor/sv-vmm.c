@@ -196,9 +196,15 @@ static gid_t kvm_group(const struct sv *sv)
 	return st.st_gid;
 }
 
+/* Beside each page of a snapshot (QEMU: 8 bytes of 4 KiB), and the devices. */
+static uint64_t snapshot_bytes(uint64_t memory)
+{
+	return memory + memory / 256 + (UINT64_C(64) << 20);
+}
+
 /*
- * The largest file that it has to write: its memory (a memfd, or a snapshot's), or a volume. Whoever may get
- * another volume later may write what is the largest of those.
+ * The largest file that it has to write: its memory, in a snapshot, or a volume. Whoever may get another volume later
+ * may write what is the largest of those.
  */
 static unsigned long long vmm_file_bytes(const struct sv *sv)
 {
@@ -206,6 +212,7 @@ static unsigned long long vmm_file_bytes(const struct sv *sv)
 								       : sv->spec.memory_bytes;
 	struct stat st;
 
+	n = snapshot_bytes(n);
 	if (sv->spec.hotplug_slots > 0)
 		return VM_VOLUME_MAX_BYTES;
 	for (size_t i = VMM_FD_DISK; i < SV_FDS_MAX; i++) {

@@ -24,7 +24,7 @@ MEMORY_MIB, ROOT_MIB = 6144, 3584
 PACKAGES = ("systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,python3,busybox-static,qemu-system-x86,passt,"
             "e2fsprogs,erofs-utils,skopeo,umoci,strace,tar,libjson-c5,libseccomp2")
 PROGRAMS = ("uvms", "uvms-supervisor", "uvms-init", "uvms-vsockd", "uvms-tapd", "uvms-guest", "uvms-vmm-null")
-TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer",
+TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer", "tests/vm/uvms-test-step-log",
                  "bench/cold-start/bench-cold-start-init")
 BUILD, TREE = "/opt/uvms/build", "/opt/uvms"	# in the host VM
 
