@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 
@@ -208,4 +210,74 @@ int file_list_at(int dirfd, const char *name, size_t max, char ***ret)
 		qsort(names, n, sizeof *names, file_by_name);
 	*ret = TAKE_PTR(names);
 	return 0;
+}
+
+/* From one file system to another. */
+static int copy_by_hand(int from, int to, off_t at, off_t end)
+{
+	char buf[16 * 1024];
+
+	while (at < end) {
+		size_t want = (size_t)(end - at) < sizeof buf ? (size_t)(end - at) : sizeof buf;
+		ssize_t n = pread(from, buf, want, at),
+			m = n > 0 ? pwrite(to, buf, (size_t)n, at) : n;
+
+		if (m < 0)
+			return -errno;
+		if (m == 0)
+			return -EIO;
+		at += m;
+	}
+	return 0;
+}
+
+static int copy_region(int from, int to, off_t at, off_t end)
+{
+	while (at < end) {
+		off_t there = at;
+		ssize_t n = copy_file_range(from, &at, to, &there, (size_t)(end - at), 0);
+
+		if (n < 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == ENOSYS))
+			return copy_by_hand(from, to, at, end);
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO; /* it was longer a moment ago */
+	}
+	return 0;
+}
+
+static int copy_regions(int from, int to, off_t size)
+{
+	off_t at = 0, end;
+	int r = 0;
+
+	while (r == 0 && at < size) {
+		at = lseek(from, at, SEEK_DATA);
+		if (at < 0)
+			return errno == ENXIO ? 0 : -errno; /* nothing but a hole */
+		end = lseek(from, at, SEEK_HOLE);
+		if (end < 0)
+			return -errno;
+		r = copy_region(from, to, at, end < size ? end : size);
+		at = end;
+	}
+	return r;
+}
+
+int file_clone_fd(int from, int to)
+{
+	struct stat st;
+	int r = 0;
+
+	if (fstat(from, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	if (ioctl(to, FICLONE, from) < 0) {
+		if (ftruncate(to, st.st_size) < 0)
+			return -errno;
+		r = copy_regions(from, to, st.st_size);
+	}
+	return r < 0 ? r : fsync(to) < 0 ? -errno : 0;
 }

@@ -28,5 +28,11 @@ int file_mkdir_path(const char *path, mode_t mode);
  */
 int file_list_at(int dirfd, const char *name, size_t max, char ***ret);
 
+/*
+ * FROM's content into the empty TO, both regular: as a reflink where the file system has them, else only what is no hole.
+ * TO comes to have the same size, and is on the disk when it returns. 0 or -errno.
+ */
+int file_clone_fd(int from, int to);
+
 /* Removes NAME and all below it, staying below DIRFD. 0 when it is not there. */
 int file_remove_tree_at(int dirfd, const char *name);

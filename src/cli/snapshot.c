@@ -19,6 +19,7 @@
 #include "json-codec.h"
 #include "oci.h"
 #include "path.h"
+#include "snapshot-parts.h"
 #include "store-blob.h"
 #include "store.h"
 #include "str.h"
@@ -98,7 +99,20 @@ static char *read_vmm(const char *backend)
 	return strdup(text);
 }
 
-static int file_line(int dir, const char *name, char ***files)
+struct part {
+	const char *dir; /* and a slash */
+	int (*digest)(int fd, char ret[static STORE_DIGEST_MAX + 1]);
+};
+
+static const struct part parts[] = {
+	{ "vmm/", store_blob_digest },
+	{ SNAPSHOT_VOLUMES "/", snapshot_parts_digest },
+	{ SNAPSHOT_CREDENTIALS "/", store_blob_digest },
+};
+
+static const char *const singles[] = { "spec.json", "secret" };
+
+static int file_line(int dir, const struct part *part, const char *name, char ***files)
 {
 	/* the VMM could have made anything there, a FIFO that nobody writes to among them */
 	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -110,8 +124,10 @@ static int file_line(int dir, const char *name, char ***files)
 		return -errno;
 	if (!S_ISREG(st.st_mode))
 		return -EBADMSG;
-	r = store_blob_digest(fd, digest);
-	return r < 0 ? r : strv_pushf(files, "%s %lld %s", digest, (long long)st.st_size, name);
+	r = part->digest(fd, digest);
+	return r < 0 ? r
+		     : strv_pushf(files, "%s %lld %s%s", digest, (long long)st.st_size, part->dir,
+			       name);
 }
 
 static int by_line(const void *a, const void *b)
@@ -119,16 +135,31 @@ static int by_line(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static int read_part(int dir_fd, size_t part, char ***files)
+{
+	CLEANUP_CLOSE int dir =
+		openat(dir_fd, parts[part].dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	CLEANUP(strv_freep) char **names = NULL;
+	int r;
+
+	if (dir < 0)
+		return errno == ENOENT && part > 0 ? 0 : -errno;
+	r = file_list_at(dir, ".", SNAPSHOT_FILES_MAX, &names);
+	for (char **n = names; r == 0 && n && *n; n++)
+		r = file_line(dir, &parts[part], *n, files);
+	return r;
+}
+
 /* Sorted, so that two lists can be compared line by line. */
 static int read_files(int dir_fd, char ***ret)
 {
-	CLEANUP_CLOSE int vmm =
-		openat(dir_fd, "vmm", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	CLEANUP(strv_freep) char **names = NULL, **files = NULL;
-	int r = vmm < 0 ? -errno : file_list_at(vmm, ".", SNAPSHOT_FILES_MAX, &names);
+	CLEANUP(strv_freep) char **files = NULL;
+	int r = 0;
 
-	for (char **n = names; r == 0 && n && *n; n++)
-		r = file_line(vmm, *n, &files);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
+		r = read_part(dir_fd, i, &files);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(singles); i++)
+		r = file_line(dir_fd, &(struct part){ "", store_blob_digest }, singles[i], &files);
 	if (r < 0)
 		return r;
 	if (files)
@@ -182,9 +213,11 @@ int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason)
 	int r = read_now(spec, &s, ret_reason);
 
 	if (r == 0)
-		r = read_files(dir_fd, &s.files);
+		r = snapshot_parts_keep_credentials(dir_fd, spec);
 	if (r == 0)
 		r = vm_spec_write(dir_fd, spec);
+	if (r == 0)
+		r = read_files(dir_fd, &s.files);
 	if (r < 0)
 		return r;
 	o = json_codec_encode(fields, ARRAY_SIZE(fields), &s);

@@ -5,6 +5,8 @@
  *	spec.json	of the VM, image and kernel named by digest
  *	secret		see sv-snapshot.h
  *	vmm/		what the VMM wrote
+ *	volumes/	what was on them, by name
+ *	credentials/	by name
  *
  * A guest goes on only where everything is as it was: the same files, VMM, CPU, kernel and layers. Whatever
  * differs is named, and nothing is started.
@@ -15,7 +17,7 @@
 
 struct vm_spec;
 
-#define SNAPSHOT_FILES_MAX 16
+#define SNAPSHOT_FILES_MAX 128
 
 struct snapshot {
 	uint32_t version;
@@ -26,7 +28,7 @@ struct snapshot {
 	char *kernel; /* digests, as the store has them */
 	char *modules;
 	char **layers;
-	char **files; /* "DIGEST SIZE NAME" of each below vmm/ */
+	char **files; /* "DIGEST SIZE NAME" of each below vmm/, volumes/, credentials/; spec.json, secret */
 	uint64_t created_usec;
 };
 

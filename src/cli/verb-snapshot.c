@@ -15,6 +15,7 @@
 #include "fail.h"
 #include "fd.h"
 #include "file.h"
+#include "snapshot-parts.h"
 #include "snapshot.h"
 #include "store.h"
 #include "str.h"
@@ -163,16 +164,15 @@ static int run_snapshot(int argc, char **argv)
 
 /* going on from one */
 
-static int look(int dir, const char *name, struct vm_spec *spec)
+static int look(int dir, const char *name, struct snapshot *s, struct vm_spec *spec)
 {
-	CLEANUP(snapshot_finish) struct snapshot s = { 0 };
 	CLEANUP_FREE char *reason = NULL;
-	int r = snapshot_read(dir, &s);
+	int r = snapshot_read(dir, s);
 
 	if (r == 0)
 		r = vm_spec_read(dir, spec, &reason);
 	if (r == 0)
-		r = snapshot_check(dir, &s, spec, &reason);
+		r = snapshot_check(dir, s, spec, &reason);
 	if (r == 0)
 		return 0;
 	return fail(r == -ESTALE || r == -EBADMSG ? UVMS_EXIT_FAILED : control_error_exit(r),
@@ -189,7 +189,19 @@ static int know_vm(const struct vm_spec *spec)
 		     : 0;
 }
 
-static int restore(const char *name, const struct vm_spec *spec)
+static int give_parts(int dir, const char *name, const struct snapshot *s, struct vm_spec *spec)
+{
+	CLEANUP_FREE char *reason = NULL;
+	int r = snapshot_parts_make_volumes(dir, name, s->files, spec, &reason);
+
+	if (r == 0)
+		r = snapshot_parts_give_credentials(dir, spec);
+	return r == 0 ? 0
+		      : fail(control_error_exit(r), reason ? reason : strerror(-r), NULL,
+				"the snapshot %s is not restored", name);
+}
+
+static int restore(int dir, const char *name, const struct snapshot *s, struct vm_spec *spec)
 {
 	CLEANUP_CLOSE int client = -EBADF;
 	struct vm_status status = { 0 };
@@ -199,10 +211,9 @@ static int restore(const char *name, const struct vm_spec *spec)
 	vm_status_finish(&status);
 	if (alive)
 		return fail(UVMS_EXIT_BUSY, NULL, "uvms stop it first", "%s runs", spec->name);
-	if (spec->credentials)
-		return fail(UVMS_EXIT_NOT_SUPPORTED, NULL, NULL,
-			"restoring a VM with credentials: not supported yet");
-	r = know_vm(spec);
+	r = give_parts(dir, name, s, spec);
+	if (r == 0)
+		r = know_vm(spec);
 	if (r == 0)
 		r = cli_launch_from(spec->name, name, &client);
 	return r ? r : cli_wait_ready(spec->name, client);
@@ -210,6 +221,7 @@ static int restore(const char *name, const struct vm_spec *spec)
 
 static int run_restore(int argc, char **argv)
 {
+	CLEANUP(snapshot_finish) struct snapshot s = { 0 };
 	CLEANUP_CLOSE int dir = snapshot_open(argv[0]);
 	struct vm_spec spec = { 0 };
 	int r;
@@ -218,9 +230,9 @@ static int run_restore(int argc, char **argv)
 		return fail(dir == -ENOENT ? UVMS_EXIT_NOT_FOUND : control_error_exit(dir), NULL,
 			"they are the directories below snapshots/ of the state directory",
 			"there is no snapshot %s", argv[0]);
-	r = look(dir, argv[0], &spec);
+	r = look(dir, argv[0], &s, &spec);
 	if (r == 0)
-		r = restore(argv[0], &spec);
+		r = restore(dir, argv[0], &s, &spec);
 	vm_spec_finish(&spec);
 	return r;
 }

@@ -126,6 +126,39 @@ int volume_open(int volumes_fd, const char *name, uint64_t size_bytes, char **re
 	return r < 0 ? r : TAKE_FD(fd);
 }
 
+int volume_open_beside(int volumes_fd, const char *name)
+{
+	CLEANUP_CLOSE int dir =
+		openat(volumes_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	int fd = dir < 0 ? -1 : openat(dir, VOLUME_DISK, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	return fd < 0 ? -errno : fd;
+}
+
+int volume_make_from(int volumes_fd, const char *name, int from_fd, char **ret_reason)
+{
+	CLEANUP_CLOSE int dir = volume_hold(volumes_fd, name, true), fd = -EBADF;
+	int r;
+
+	if (dir < 0)
+		return dir;
+	if (faccessat(dir, VOLUME_DISK, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+		*ret_reason = str_printf("there is a volume %s already", name);
+		return -EEXIST;
+	}
+	fd = openat(dir, VOLUME_NEW, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	r = file_clone_fd(from_fd, fd);
+	if (r == 0 && renameat(dir, VOLUME_NEW, dir, VOLUME_DISK) < 0)
+		r = -errno;
+	if (r == 0)
+		return 0;
+	(void)unlinkat(dir, VOLUME_NEW, 0);
+	(void)unlinkat(volumes_fd, name, AT_REMOVEDIR);
+	return r;
+}
+
 int volume_look(int volumes_fd, const char *name, struct volume *ret)
 {
 	CLEANUP_CLOSE int dir =

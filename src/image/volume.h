@@ -27,6 +27,12 @@ struct volume {
  */
 int volume_open(int volumes_fd, const char *name, uint64_t size_bytes, char **ret_reason);
 
+/* Of NAME, for reading, beside its writer; whose it is and what he does is the caller's matter. Descriptor or -errno. */
+int volume_open_beside(int volumes_fd, const char *name);
+
+/* Makes NAME with the content of the file FROM_FD. -EEXIST with *RET_REASON (heap): there is one. */
+int volume_make_from(int volumes_fd, const char *name, int from_fd, char **ret_reason);
+
 /* -ENOENT: there is none. */
 int volume_look(int volumes_fd, const char *name, struct volume *ret);
 void volume_finish(struct volume *v);

@@ -22,6 +22,7 @@
 #include "sv-attach.h"
 #include "sv-children.h"
 #include "sv-control.h"
+#include "sv-copy.h"
 #include "sv-events.h"
 #include "sv-handover.h"
 #include "sv-plan.h"
@@ -36,6 +37,7 @@
 
 static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF;
 static const char *arg_restore;
+static uint32_t arg_copy_fds;
 static bool arg_print_plan, arg_owned;
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
@@ -57,7 +59,6 @@ static void sv_init(struct sv *sv)
 		.net_fd = -EBADF,
 		.life_fd = -EBADF,
 		.restore_fd = -EBADF,
-		.snapshot.dir_fd = -EBADF,
 		.client_fd = arg_client_fd,
 		.owned = arg_owned,
 		.restore = arg_restore,
@@ -72,6 +73,7 @@ static void sv_init(struct sv *sv)
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 	sv_tap_init(sv);
 	sv_attach_init(sv);
+	sv_snapshot_init(sv);
 }
 
 static int sv_open_store(struct sv *sv)
@@ -224,6 +226,7 @@ static int usage(void)
 		"usage: uvms-supervisor [--client-fd N [--owned]] [--restore SNAPSHOT] "
 		"[--print-plan] NAME\n"
 		"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
+		"       uvms-supervisor --copy-fds N NAME\n"
 		"       uvms-supervisor --print-lifecycle | --print-backends | --version\n");
 	return 2;
 }
@@ -251,6 +254,7 @@ int main(int argc, char **argv)
 		{ "print-backends", no_argument, NULL, 'b' },
 		{ "resume-fd", required_argument, NULL, 'r' },
 		{ "check-resume-fd", required_argument, NULL, 'k' },
+		{ "copy-fds", required_argument, NULL, 'f' },
 		{ "version", no_argument, NULL, 'v' },
 		{ 0 },
 	};
@@ -267,6 +271,10 @@ int main(int argc, char **argv)
 			if (take_fd(c) < 0)
 				return usage();
 			break;
+		case 'f':
+			if (parse_u32(optarg, VM_VOLUMES_MAX, &arg_copy_fds) < 0)
+				return usage();
+			break;
 		case 'o': arg_owned = true; break;
 		case 's': arg_restore = optarg; break;
 		case 'p': arg_print_plan = true; break;
@@ -280,6 +288,8 @@ int main(int argc, char **argv)
 		return usage();
 	if (arg_resume_fd >= 0)
 		return resume(arg_resume_fd, argv[optind]) == 0 ? 0 : 1;
+	if (arg_copy_fds > 0)
+		return sv_copy_run(arg_copy_fds) == 0 ? 0 : 1;
 	if (arg_check_fd >= 0)
 		return check_resume(arg_check_fd, argv[optind]) == 0 ? 0 : 1;
 	return run(argv[optind]) == 0 ? 0 : 1;

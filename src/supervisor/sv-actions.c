@@ -412,7 +412,8 @@ static void happen_one(struct sv *sv, enum sv_happening h, const char *cause)
 
 void sv_happen(struct sv *sv, enum sv_happening h, const char *cause)
 {
-	if (h == SV_VSOCKD_GONE && (sv_handover_took(sv) || sv_dialed_is_over(sv)))
+	if (h == SV_VSOCKD_GONE &&
+		(sv_handover_took(sv) || sv_dialed_is_over(sv) || sv_snapshot_took(sv)))
 		return;
 	if (h == SV_VSOCKD_GONE) {
 		h = vsockd_end(sv);

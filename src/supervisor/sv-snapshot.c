@@ -19,12 +19,14 @@
 #include "sv-change.h"
 #include "sv-children.h"
 #include "sv-control.h"
+#include "sv-copy.h"
 #include "sv-fsm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
 
 #define SNAPSHOT_SECRET      "secret"
 #define SNAPSHOT_VMM         "vmm"
+#define SNAPSHOT_VOLUMES     "volumes"
 
 #define SNAPSHOT_FREEZE_USEC (UINT64_C(10) * 1000000)
 #define SNAPSHOT_BACK_USEC   (UINT64_C(60) * 1000000)
@@ -88,15 +90,17 @@ static int secret_read(struct sv *sv, int dir)
 static char *hindrance(const struct sv *sv)
 {
 	unsigned caps = vmm_backend_caps(sv->backend);
+	char *why = vmm_check_snapshot(sv->backend, sv->vmm_version, strv_length(sv->spec.volumes));
 
-	if (!(caps & VMM_CAP_SNAPSHOT))
-		return str_printf(
-			"a snapshot: not supported by back-end %s", vmm_backend_name(sv->backend));
-	if (sv->spec.volumes || sv->status.attached)
-		return strdup("a snapshot of a VM with volumes: not supported yet");
+	if (why)
+		return why;
 	if (sv->link.attached)
 		return strdup(
 			"a snapshot with an attached network: not supported; uvms detach --net");
+	if (sv->status.attached)
+		return strdup(
+			"a snapshot of a VM with volumes that were attached while it ran: not "
+			"supported yet");
 	/* its next start has those of the specification */
 	if (caps & VMM_CAP_VSOCK_OUT && sv->status.cpus != sv->spec.cpus)
 		return str_printf("a snapshot of a VM whose CPUs were added while it ran: not "
@@ -112,6 +116,7 @@ enum {
 	SNAPSHOT_VSOCK_OUT, /* VMM_CAP_VSOCK_OUT: the guest gives the device up */
 	SNAPSHOT_PAUSE,
 	SNAPSHOT_SAVE,
+	SNAPSHOT_COPY,     /* the volumes, by a process of ours */
 	SNAPSHOT_VSOCK_IN, /* and from here on the way back */
 	SNAPSHOT_RESUME,
 	SNAPSHOT_THAW, /* the agent: calls again where it must, and lets all run */
@@ -120,6 +125,11 @@ enum {
 bool sv_snapshot_is_under_way(const struct sv *sv)
 {
 	return sv->snapshot.phase != SNAPSHOT_NONE;
+}
+
+bool sv_snapshot_took(const struct sv *sv)
+{
+	return sv->snapshot.phase == SNAPSHOT_VSOCK_OUT;
 }
 
 static void note_error(struct sv *sv, int error, const char *reason)
@@ -146,15 +156,19 @@ static void answer(struct sv *sv)
 			control_error_words("no snapshot was made", s->reason, NULL));
 }
 
+static void on_copied(struct sv_child *c);
+
 static void clear(struct sv *sv)
 {
 	struct sv_snapshot *s = &sv->snapshot;
 
 	s->timer = sd_event_source_disable_unref(s->timer);
-	s->dir_fd = fd_close(s->dir_fd);
+	sv_child_finish(&s->copy);
+	fd_close(s->dir_fd);
+	fd_close(s->volumes_fd);
 	free(s->path);
 	free(s->reason);
-	*s = (struct sv_snapshot){ .dir_fd = -EBADF };
+	sv_snapshot_init(sv);
 }
 
 /* The VM is as it was. Who waited meanwhile has his turn; so has a stop. */
@@ -166,6 +180,13 @@ static void be_over(struct sv *sv)
 		sv_happen(sv, SV_AGENT_READY, NULL);
 	else if (sv->state == SV_RUNNING)
 		sv_control_tell_ready(sv);
+}
+
+void sv_snapshot_init(struct sv *sv)
+{
+	sv->snapshot = (struct sv_snapshot){ .dir_fd = -EBADF, .volumes_fd = -EBADF };
+	sv_child_init(&sv->snapshot.copy, sv, "copy", SV_HAPPENINGS);
+	sv->snapshot.copy.ended = on_copied;
 }
 
 /* It cannot be brought back to where it was. */
@@ -187,14 +208,16 @@ static int on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 {
 	struct sv *sv = userdata;
 
-	if (sv->snapshot.phase == SNAPSHOT_FREEZE)
+	if (sv->snapshot.phase == SNAPSHOT_COPY)
+		sv_child_signal(&sv->snapshot.copy, SIGKILL);
+	else if (sv->snapshot.phase == SNAPSHOT_FREEZE)
 		sv_snapshot_told(sv, true, -ETIMEDOUT);
 	else
 		be_lost(sv, -ETIMEDOUT, "the guest is not as it was", "its agent does not answer");
 	return 0;
 }
 
-static int wait_for_agent(struct sv *sv, uint64_t usec)
+static int wait_for(struct sv *sv, uint64_t usec)
 {
 	struct sv_snapshot *s = &sv->snapshot;
 
@@ -219,7 +242,7 @@ static void ask(struct sv *sv, int phase, struct vmm_op op)
 /* From here on the guest goes on, whatever has been. */
 static void thaw(struct sv *sv)
 {
-	int r = wait_for_agent(sv, SNAPSHOT_BACK_USEC);
+	int r = wait_for(sv, SNAPSHOT_BACK_USEC);
 
 	sv->snapshot.phase = SNAPSHOT_THAW;
 	if (r >= 0)
@@ -265,6 +288,49 @@ static void be_saved(struct sv *sv)
 	sv_happen(sv, SV_FORCE, "uvms snapshot --stop");
 }
 
+/* What its process said, or how it ended. */
+static void note_copy(struct sv *sv)
+{
+	struct sv_child *c = &sv->snapshot.copy;
+	CLEANUP_FREE char *said = NULL;
+	char text[128];
+
+	if (c->end.si_code == CLD_EXITED && c->end.si_status == 0)
+		return;
+	sv_child_catch_up(c);
+	said = sv_logfile_tail(&c->log, 300);
+	if (said)
+		said[strcspn(said, "\n")] = 0;
+	note_error(sv, -EIO, said && *said ? said : sv_child_describe(c, text, sizeof text));
+}
+
+static void on_copied(struct sv_child *c)
+{
+	if (c->sv->snapshot.phase != SNAPSHOT_COPY)
+		return;
+	note_copy(c->sv);
+	be_saved(c->sv);
+}
+
+/* The guest stands still: what is on its volumes belongs to what it has in mind. */
+static void copy(struct sv *sv)
+{
+	int r;
+
+	if (sv->snapshot.error || !sv->spec.volumes) {
+		be_saved(sv);
+		return;
+	}
+	sv->snapshot.phase = SNAPSHOT_COPY;
+	r = wait_for(sv, VMM_SNAPSHOT_USEC);
+	if (r >= 0)
+		r = sv_copy_start(sv, sv->snapshot.volumes_fd);
+	if (r < 0) {
+		note_error(sv, r, NULL);
+		be_saved(sv);
+	}
+}
+
 /* A stop comes first. */
 static bool shall_go_on(struct sv *sv)
 {
@@ -301,8 +367,14 @@ static void on_done(struct sv *sv, int error, const char *reason)
 	case SNAPSHOT_VSOCK_OUT:
 		note_error(sv, error, error ? "the guest does not give up its vsock device" : NULL);
 		s->is_out = error == 0;
-		if (s->is_out)
+		if (s->is_out) {
 			sv_vsockd_retire(sv);
+		} else if (!sv_child_is_running(&sv->vsockd.child)) {
+			/* it died in the midst of it, and was taken for one that had done its work */
+			s->phase = SNAPSHOT_NONE;
+			sv_happen(sv, SV_VSOCKD_GONE, NULL);
+			s->phase = SNAPSHOT_VSOCK_OUT;
+		}
 		hold(sv);
 		break;
 	case SNAPSHOT_PAUSE:
@@ -312,7 +384,7 @@ static void on_done(struct sv *sv, int error, const char *reason)
 		break;
 	case SNAPSHOT_SAVE:
 		note_error(sv, error, reason);
-		be_saved(sv);
+		copy(sv);
 		break;
 	case SNAPSHOT_VSOCK_IN:
 		if (error)
@@ -337,7 +409,7 @@ static void begin(struct sv *sv, const char *name, struct control_call *call, bo
 	s->path = snapshot_path(sv, name);
 	s->stop = stop;
 	s->call = call;
-	r = s->path ? wait_for_agent(sv, SNAPSHOT_FREEZE_USEC) : -ENOMEM;
+	r = s->path ? wait_for(sv, SNAPSHOT_FREEZE_USEC) : -ENOMEM;
 	if (r >= 0)
 		r = sv_agent_hold(sv->agent, true);
 	s->phase = SNAPSHOT_FREEZE;
@@ -388,6 +460,8 @@ void sv_snapshot_cancel(struct sv *sv)
 	note_error(sv, -ECANCELED, "the VM is being stopped");
 	if (sv->snapshot.phase == SNAPSHOT_SAVE)
 		vmm_cancel(sv->vmm);
+	if (sv->snapshot.phase == SNAPSHOT_COPY)
+		sv_child_signal(&sv->snapshot.copy, SIGKILL);
 }
 
 void sv_snapshot_forget(struct sv *sv, struct control_call *call)
@@ -416,7 +490,7 @@ static const char *busy(const struct sv *sv)
 void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool stop)
 {
 	CLEANUP_FREE char *why = hindrance(sv);
-	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF;
+	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF, volumes = -EBADF;
 	int r;
 
 	if (why || busy(sv)) {
@@ -428,12 +502,15 @@ void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name,
 	r = dir < 0 ? dir : secret_write(sv, dir);
 	if (r == 0)
 		r = vmm = vmm_dir_open(dir);
+	if (r >= 0 && sv->spec.volumes)
+		r = volumes = file_mkdir_at(dir, SNAPSHOT_VOLUMES, 0700);
 	if (r < 0) {
 		control_call_error(call, r, control_error_words(strerror(-r), NULL, NULL));
 		return;
 	}
 	clear(sv);
 	sv->snapshot.dir_fd = TAKE_FD(vmm);
+	sv->snapshot.volumes_fd = TAKE_FD(volumes);
 	begin(sv, name, call, stop);
 }
 

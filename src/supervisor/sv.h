@@ -142,6 +142,8 @@ struct sv_snapshot {
 	struct control_call *call; /* borrowed; NULL: nobody waits for it */
 	char *path;                /* owned: of the VMM's directory */
 	int dir_fd;                /* owned: the same */
+	int volumes_fd;            /* owned: the directory of the copies */
+	struct sv_child copy;      /* who makes them */
 	bool stop;                 /* the VM ends when it is made */
 	bool is_out;               /* the guest has no vsock device */
 	bool is_paused;
@@ -249,10 +251,12 @@ void sv_refresh_finish(struct sv *sv);
 /*
  * A client asks for the snapshot NAME (sv-snapshot): CALL is answered now or later, and is gone; STOP: the VM ends
  * once it is made. As its parts see it: the agent has called home; it has answered FREEZE or THAW; a stop is wanted,
- * and the agent is to be asked when all is over; the VM ends.
+ * and the agent is to be asked when all is over; the VM ends. vsockd has ended (true: as the VMM has hung up).
  */
 void sv_snapshot_ask(struct sv *sv, struct control_call *call, const char *name, bool stop);
+void sv_snapshot_init(struct sv *sv);
 bool sv_snapshot_is_under_way(const struct sv *sv);
+bool sv_snapshot_took(const struct sv *sv);
 void sv_snapshot_agent_called(struct sv *sv);
 void sv_snapshot_told(struct sv *sv, bool frozen, int error);
 void sv_snapshot_cancel(struct sv *sv);

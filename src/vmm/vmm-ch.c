@@ -452,10 +452,10 @@ static int ch_restore_consume(struct vmm *v, const struct vmm_saved *s)
 }
 
 /* F is wanted, and this version has it not. */
-static char *ch_lacks(const struct vmm_config *c, enum ch_feature f)
+static char *ch_lacks(uint32_t version, enum ch_feature f)
 {
 	return str_printf("%s: not supported by cloud-hypervisor %u, %u is needed",
-		ch_version_feature_name(f), c->version, ch_version_of(f));
+		ch_version_feature_name(f), version, ch_version_of(f));
 }
 
 static bool ch_has_volumes(const struct vmm_config *c)
@@ -475,12 +475,20 @@ static char *ch_check(const struct vmm_config *c)
 		return strdup("Cloud Hypervisor runs on KVM only, which does not work here (uvms "
 			      "doctor)");
 	if (ch_has_volumes(c) && !ch_version_has(c->version, CH_FEATURE_RANGE_LOCKS))
-		return ch_lacks(c, CH_FEATURE_RANGE_LOCKS);
+		return ch_lacks(c->version, CH_FEATURE_RANGE_LOCKS);
 	if (c->vsock_device && !ch_version_has(c->version, CH_FEATURE_VSOCK_DEVICE))
-		return ch_lacks(c, CH_FEATURE_VSOCK_DEVICE);
+		return ch_lacks(c->version, CH_FEATURE_VSOCK_DEVICE);
 	if (vm && strlen(vm) >= 48 * 1024)
 		return strdup("its description is longer than Cloud Hypervisor takes (48 KiB)");
 	return NULL;
+}
+
+/* Before, a guest was paused with requests of its disks under way. */
+static char *ch_check_snapshot(uint32_t version, size_t n_volumes)
+{
+	if (n_volumes == 0 || ch_version_has(version, CH_FEATURE_DRAIN))
+		return NULL;
+	return ch_lacks(version, CH_FEATURE_DRAIN);
 }
 
 static int ch_arguments(const struct vmm_config *c, char ***v)
@@ -547,6 +555,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,
+	.check_snapshot = ch_check_snapshot,
 	.arguments = ch_arguments,
 	.version = ch_version,
 	.calls = ch_calls_for,

@@ -18,6 +18,9 @@ struct vmm_backend {
 	/* A reason (heap) why CONFIG cannot be run, NULL when it can. Touches nothing. */
 	char *(*check)(const struct vmm_config *c);
 
+	/* As vmm_check_snapshot(). May be NULL. */
+	char *(*check_snapshot)(uint32_t version, size_t n_volumes);
+
 	/* Appends the arguments after argv[0]. Only the descriptors of enum vmm_fd may be named. */
 	int (*arguments)(const struct vmm_config *c, char ***argv);
 

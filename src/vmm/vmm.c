@@ -59,6 +59,13 @@ int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **re
 	return -EOPNOTSUPP;
 }
 
+char *vmm_check_snapshot(const struct vmm_backend *b, uint32_t version, size_t n_volumes)
+{
+	if (!(b->caps & VMM_CAP_SNAPSHOT))
+		return str_printf("a snapshot: not supported by back-end %s", b->name);
+	return b->check_snapshot ? b->check_snapshot(version, n_volumes) : NULL;
+}
+
 int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv)
 {
 	CLEANUP(strv_freep) char **argv = NULL;

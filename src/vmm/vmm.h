@@ -121,6 +121,9 @@ int vmm_backend_version(const struct vmm_backend *b, const struct vm_dirs *dirs,
 /* 0, or -EOPNOTSUPP with what this back-end cannot do (heap), before anything is touched. */
 int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **ret_reason);
 
+/* Of a VM with N_VOLUMES, of this back-end's VERSION: why it cannot be saved (heap), NULL when it can. */
+char *vmm_check_snapshot(const struct vmm_backend *b, uint32_t version, size_t n_volumes);
+
 /* argv of the VMM (strv, owned by the caller). */
 int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv);
 

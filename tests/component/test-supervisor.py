@@ -227,10 +227,8 @@ def snapshot(c):
         refused("a FIFO")
         (kept / "vmm/pipe").unlink()
         secret = (kept / "secret").read_text()
-        (kept / "secret").write_text("short")
-        p = c.host.run("restore", name("a"))
-        true(p.returncode != 0 and b"snapshot" in p.stderr, p.stderr)
-        (kept / "secret").write_text(secret)
+        changed(kept / "secret", secret, "short", "secret")
+        changed(kept / "spec.json", '"cpus":1', '"cpus":2', "spec.json")
         c.host.run("restore", name("a"), check=0)
         c.end(vm, "clean")
         manifest.unlink()
@@ -239,6 +237,54 @@ def snapshot(c):
     finally:
         shutil.rmtree(snapshots / name("a"), ignore_errors=True)
         shutil.rmtree(snapshots / name("b"), ignore_errors=True)
+
+
+def snapshot_parts(c):
+    """What belongs to a VM beside its memory is what it was then, and nothing that is there now is written over."""
+    name, volume = f"p{os.getpid()}", f"v{os.getpid()}"
+    kept, disk = c.host.state / "snapshots" / name, c.host.state / "volumes" / volume / "disk"
+    other = c.host.state / "volumes" / f"{volume}.{name}" / "disk"
+
+    def write(path, at, data):
+        with open(path, "r+b") as f:
+            f.seek(at)
+            f.write(data)
+
+    with tempfile.NamedTemporaryFile() as secret:
+        secret.write(b"open sesame")
+        secret.flush()
+        vm = c.start("", f"--volume={volume}:/data:64M", f"--credential=key={secret.name}")
+    try:
+        write(disk, 40 << 20, b"then")
+        c.host.run("snapshot", vm, name, check=0)
+        write(disk, 40 << 20, b"now!")
+        true((kept / "volumes" / volume).stat().st_blocks * 512 < 32 << 20, "a copy without the holes")
+        for path in (kept / "volumes" / volume, kept / "credentials/key"):
+            equal(path.stat().st_mode & 0o077, 0, str(path))
+        equal((kept / "credentials/key").read_bytes(), b"open sesame", "the credential")
+        c.end(vm, "clean")
+        c.host.run("restore", name, check=0)
+        equal(other.read_bytes()[40 << 20:][:4], b"then", "the volume of the restored VM")
+        equal(disk.read_bytes()[40 << 20:][:4], b"now!", "the volume of the one before")
+        equal(json.loads((c.host.state / "vms" / vm / "spec.json").read_text())["volumes"],
+              [f"{volume}.{name}:/data:64M"], "its name")
+        c.end(vm, "clean")
+        c.host.run("restore", name, check=0)	# with nothing written since
+        c.end(vm, "clean")
+        write(other, 0, b"something of the restored one")
+        p = c.host.run("restore", name, check=4)
+        true(b"volume rm" in p.stderr, f"{p.stderr}")
+        c.host.run("rm", vm, check=0)	# credentials and all
+        c.host.run("volume", "rm", f"{volume}.{name}", check=0)
+        c.host.run("restore", name, check=0)
+        equal((c.host.state / "vms" / vm / "credentials/key").read_bytes(), b"open sesame", "the credential")
+        c.end(vm, "clean")
+        write(kept / "volumes" / volume, 50 << 20, b"tampered")
+        p = c.host.run("restore", name, check=1)
+        true(f"volumes/{volume}" in p.stderr.decode(), f"{p.stderr}")
+    finally:
+        shutil.rmtree(kept, ignore_errors=True)
+        c.host.run("volume", "rm", volume, f"{volume}.{name}")
 
 
 def snapshot_faults(c):
@@ -907,7 +953,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

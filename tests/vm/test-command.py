@@ -264,46 +264,6 @@ def snapshot(host):
         shutil.rmtree(host.state / "snapshots" / kept, ignore_errors=True)
 
 
-def snapshot_twins(host):
-    """Two that go on from one snapshot have nothing in common but their past: the first step that a program makes in
-    each is one with the time of now, and with random numbers of its own."""
-    vm, kept = host.name(), f"t{os.getpid()}"
-    host.run("run", "-d", "--name", vm, "--memory=128M", BB, "--", "sh", "-c",
-             "while [ ! -e /tmp/go ]; do sleep 0.1; done; exec /tmp/log /tmp/steps", check=0)
-    host.run("cp", vmtest.BUILD / "tests/vm/uvms-test-step-log", f"{vm}:/tmp/log", check=0)
-    host.run("exec", vm, "sh", "-c", "chmod +x /tmp/log; touch /tmp/go; until [ -s /tmp/steps ]; do sleep 0.1; done",
-             check=0)
-    twins = []
-    try:
-        saved = time.time()
-        host.run("snapshot", "--stop", vm, kept, check=0)
-        for _ in range(2):
-            time.sleep(max(0, saved + 8 - time.time()))
-            restored = time.time()
-            host.run("restore", kept, check=0)
-            host.run("exec", vm, "sh", "-c", "until [ -e /tmp/steps.done ]; do sleep 0.1; done", check=0, timeout=60)
-            with tempfile.TemporaryDirectory() as d:
-                host.run("cp", f"{vm}:/tmp/steps", f"{d}/steps", check=0)
-                data = pathlib.Path(d, "steps").read_bytes()
-            records = sorted(struct.iter_unpack("<QQ16s", data))
-            twins.append((restored, {n: (at / 1e9, random) for n, at, random in records if n}))
-            host.run("stop", vm, check=0)
-    finally:
-        shutil.rmtree(host.state / "snapshots" / kept, ignore_errors=True)
-    (first_at, first), (second_at, second) = twins
-    common = sorted(set(first) & set(second))
-    true(len(common) > 100, "steps that both have made")
-    step = next(n for n in common if first[n][1] != second[n][1])
-    true(step > common[0], f"they have no past in common: {step}")
-    equal([n for n in common if n < step and first[n] != second[n]][:3], [], "the past")
-    true(all(first[n][0] < saved + 5 for n in common if n < step), "a step of then was made now")
-    equal([n for n in common if n > step and first[n][1] == second[n][1]][:3], [], "random numbers of both")
-    for at, steps in ((first_at, first), (second_at, second)):
-        # the one at which it was stopped may have asked for the time before
-        true(steps[step][0] >= at or first[step][0] == second[step][0], "the time of the first step")
-        true(all(at <= steps[n][0] for n in common if n > step), f"the time: {steps[step + 1][0] - at}")
-
-
 def panic(host):
     vm = host.name()
     p = host.run("run", "--name", vm, BB, "--", "sh", "-c",
@@ -618,7 +578,7 @@ def layer_flip(host):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause_resume, resize, attach, snapshot, snapshot_twins, panic,
+    exit_codes, streams, slow_reader, signals, terminal, detached, main_exit, clock, pause_resume, resize, attach, snapshot, panic,
     never_ready, flood, long_names, bad_names, dry_run, cpu_model, kill_supervisor, kill_vmm, kill_vsockd, kill_cli,
     stopped_vmm, stopped_vsockd, two_starters, parallel, vmm_faults, console, isolation, layer_flip)}
 
