@@ -100,6 +100,33 @@ static void list(void **state)
 	assert_int_equal(file_remove_tree_at(AT_FDCWD, "test-file.list"), 0);
 }
 
+/* Data with holes before, between and behind, over the border of the buffer that is used between file systems. */
+static void a_copy_has_the_holes(void **state)
+{
+	static const off_t places[] = { 1 << 20, 3 << 20, (3 << 20) + 20000 };
+	CLEANUP_CLOSE int from = open("test-file.from", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CLEANUP_CLOSE int to = open("test-file.to", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CLEANUP_CLOSE int null = open("/dev/null", O_RDONLY);
+	char text[6] = "";
+	struct stat st;
+
+	assert_true(from >= 0 && to >= 0);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		assert_int_equal(pwrite(from, "data!", 5, places[i]), 5);
+	assert_int_equal(ftruncate(from, 8 << 20), 0);
+	assert_int_equal(file_clone_fd(from, to), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		assert_int_equal(pread(to, text, 5, places[i]), 5);
+		assert_string_equal(text, "data!");
+	}
+	assert_int_equal(fstat(to, &st), 0);
+	assert_int_equal(st.st_size, 8 << 20);
+	assert_true(st.st_blocks * 512 < 4 << 20);
+	assert_int_equal(file_clone_fd(null, to), -EINVAL);
+	unlink("test-file.from");
+	unlink("test-file.to");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -107,6 +134,7 @@ int main(void)
 		cmocka_unit_test(removes_trees_but_follows_no_link),
 		cmocka_unit_test(long_socket_paths),
 		cmocka_unit_test(list),
+		cmocka_unit_test(a_copy_has_the_holes),
 	};
 
 	return cmocka_run_group_tests(tests, dir_setup, dir_teardown);

@@ -130,9 +130,17 @@ static int file_line(int dir, const struct part *part, const char *name, char **
 			       name);
 }
 
-static int by_line(const void *a, const void *b)
+/* What is behind its second blank. */
+static const char *name_of(const char *line)
 {
-	return strcmp(*(char *const *)a, *(char *const *)b);
+	const char *size = strchr(line, ' ');
+
+	return size ? strchr(size + 1, ' ') : line;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(name_of(*(char *const *)a), name_of(*(char *const *)b));
 }
 
 static int read_part(int dir_fd, size_t part, char ***files)
@@ -150,7 +158,7 @@ static int read_part(int dir_fd, size_t part, char ***files)
 	return r;
 }
 
-/* Sorted, so that two lists can be compared line by line. */
+/* In order, so that two lists can be compared line by line. */
 static int read_files(int dir_fd, char ***ret)
 {
 	CLEANUP(strv_freep) char **files = NULL;
@@ -163,7 +171,7 @@ static int read_files(int dir_fd, char ***ret)
 	if (r < 0)
 		return r;
 	if (files)
-		qsort(files, strv_length(files), sizeof *files, by_line);
+		qsort(files, strv_length(files), sizeof *files, by_name);
 	*ret = TAKE_PTR(files);
 	return 0;
 }

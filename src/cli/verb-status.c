@@ -82,6 +82,7 @@ static void print(const struct vm_status *s)
 	line("network", s->network);
 	for (char **v = s->attached; v && *v; v++)
 		line("attached", *v);
+	line("restored", s->restored);
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);
 	if (s->ready_usec > s->started_usec)

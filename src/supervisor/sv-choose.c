@@ -1,6 +1,7 @@
 #include "sv-choose.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "sandbox.h"
 #include "str.h"
 #include "sv.h"
@@ -145,6 +147,39 @@ bool sv_choose_landlock(const struct sv *sv)
 {
 	return (vmm_backend_caps(sv->backend) & VMM_CAP_LANDLOCK) &&
 	       sandbox_landlock_abi() >= VMM_LANDLOCK_ABI;
+}
+
+/* userfaultfd(2): for everybody, or by a device that the VM's own user may open. An ACL for root's VMs is not seen. */
+static bool userfaultfd_is_open(void)
+{
+	CLEANUP_FREE char *everybody = NULL;
+	struct stat st, kvm;
+
+	if (file_read_at(AT_FDCWD, "/proc/sys/vm/unprivileged_userfaultfd", 16, &everybody, NULL) ==
+			0 &&
+		*everybody == '1')
+		return true;
+	if (geteuid() != 0)
+		return access("/dev/userfaultfd", R_OK | W_OK) == 0;
+	if (stat("/dev/userfaultfd", &st) < 0)
+		return false;
+	if ((st.st_mode & 0006) == 0006)
+		return true;
+	return (st.st_mode & 0060) == 0060 && stat("/dev/kvm", &kvm) == 0 &&
+	       kvm.st_gid == st.st_gid;
+}
+
+bool sv_choose_on_demand(const struct sv *sv, const char **ret_reason)
+{
+	if (!vmm_can_restore_on_demand(sv->backend, sv->vmm_version))
+		*ret_reason = "the back-end cannot read it on demand";
+	else if (sv_choose_landlock(sv))
+		*ret_reason = "the VMM confines itself to its files";
+	else if (!userfaultfd_is_open())
+		*ret_reason = "/dev/userfaultfd is closed to VMs";
+	else
+		return true;
+	return false;
 }
 
 int sv_choose(struct sv *sv, char **ret_reason, char **ret_next)

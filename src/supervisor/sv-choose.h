@@ -14,5 +14,11 @@ int sv_choose(struct sv *sv, char **ret_reason, char **ret_next);
 /* Whether the vsock device is uvms's own, not the VMM's. */
 bool sv_choose_vsockd(const struct sv *sv);
 
+/*
+ * Whether the VMM can read a snapshot's memory as the guest needs it, or the reason why not (static). What is not there is
+ * known before: a VMM that is refused userfaultfd(2) fails.
+ */
+bool sv_choose_on_demand(const struct sv *sv, const char **ret_reason);
+
 /* Whether the VMM is to confine itself to its files. */
 bool sv_choose_landlock(const struct sv *sv);

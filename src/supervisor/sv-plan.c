@@ -273,6 +273,7 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 		.vsock_device = sv_choose_vsockd(sv),
 		.landlock = sv_choose_landlock(sv),
 		.restore = sv->restore_path,
+		.on_demand = sv->restore && str_has_prefix(sv->status.restored, "on demand"),
 		.reboot_ends = sv->spec.command || sv->spec.attached,
 	};
 	int r;
@@ -298,6 +299,16 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 	return r < 0 ? r : plan_add_boot(sv, &c);
 }
 
+static int plan_restore(struct sv *sv)
+{
+	const char *reason = NULL;
+
+	sv->status.restored = sv_choose_on_demand(sv, &reason)
+				      ? strdup("on demand: memory is read as the guest needs it")
+				      : str_printf("copied: %s", reason);
+	return sv->status.restored ? 0 : -ENOMEM;
+}
+
 int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 {
 	static const char *const sockets[] = { "control", "vsock/v", "vsock/v_1023", NULL };
@@ -307,6 +318,8 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 	r = sv->restore ? sv_snapshot_load(sv, ret_reason) : 0;
 	if (r == 0)
 		r = sv_choose(sv, ret_reason, ret_next);
+	if (r == 0 && sv->restore)
+		r = plan_restore(sv);
 	if (r == 0)
 		r = plan_image(sv, ret_reason, ret_next);
 	if (r == 0)

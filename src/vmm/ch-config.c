@@ -251,7 +251,7 @@ char *ch_config_url(const char *key, const char *path)
 	return doc_print(&d, o);
 }
 
-char *ch_config_restore(const char *path, const char *net_id)
+char *ch_config_restore(const char *path, const char *net_id, bool on_demand)
 {
 	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
 	struct json_object *nets = net_id ? json_object_new_array() : NULL;
@@ -259,6 +259,8 @@ char *ch_config_restore(const char *path, const char *net_id)
 	struct ch_doc d = { .failed = !o };
 
 	doc_url(&d, o, "source_url", path);
+	if (on_demand)
+		doc_text(&d, o, "memory_restore_mode", "OnDemand");
 	if (net_id) {
 		doc_text(&d, net, "id", net_id);
 		doc_number(&d, net, "num_fds", 1);

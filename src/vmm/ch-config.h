@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct vmm_config;
 struct vmm_op;
 
@@ -17,5 +19,8 @@ char *ch_config_disk(const struct vmm_op *op);
 /* {KEY: "file://PATH"}. */
 char *ch_config_url(const char *key, const char *path);
 
-/* What vm.restore is told: the snapshot, and whose descriptor comes beside it (NULL: nobody's). */
-char *ch_config_restore(const char *path, const char *net_id);
+/*
+ * What vm.restore is told: the snapshot, whose descriptor comes beside it (NULL: nobody's), and whether memory is read as
+ * the guest needs it, instead of before.
+ */
+char *ch_config_restore(const char *path, const char *net_id, bool on_demand);

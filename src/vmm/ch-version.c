@@ -12,6 +12,7 @@ static const struct {
 	[CH_FEATURE_RANGE_LOCKS] = { "volumes", 50 },
 	[CH_FEATURE_NO_SHUTDOWN] = { "a guest's power-off told from a death of the VMM", 52 },
 	[CH_FEATURE_VSOCK_DEVICE] = { "vsock by uvms's own device", 52 },
+	[CH_FEATURE_ON_DEMAND] = { "restores with memory that is read on demand", 52 },
 	[CH_FEATURE_DRAIN] = { "a snapshot with volumes", 53 },
 	[CH_FEATURE_SYSTEM_UUID] = { "its identity by system_uuid", 53 },
 };

@@ -15,6 +15,7 @@ enum ch_feature {
 	CH_FEATURE_RANGE_LOCKS, /* locks a disk's content, not the whole file: beside our own lock */
 	CH_FEATURE_NO_SHUTDOWN, /* --no-shutdown: a guest's power-off is told from a death of the VMM */
 	CH_FEATURE_VSOCK_DEVICE, /* generic_vhost_user */
+	CH_FEATURE_ON_DEMAND,    /* vm.restore with userfaultfd */
 	CH_FEATURE_DRAIN,        /* a pause waits for what the disks have under way */
 	CH_FEATURE_SYSTEM_UUID, /* platform.system_uuid, system_serial_number; uuid, serial_number before */
 	CH_FEATURES,

@@ -215,6 +215,30 @@ static void what_cannot_be_is_said(void **state)
 	assert_non_null(strstr(slow, "KVM only"));
 }
 
+static void going_on_from_a_snapshot(void **state)
+{
+	CLEANUP(strv_freep) char **slow = NULL, **fast = NULL;
+	CLEANUP_FREE char *volumes = vmm_check_snapshot(&vmm_backend_ch, 52, 1),
+			  *none = vmm_check_snapshot(&vmm_backend_ch, 52, 0),
+			  *fine = vmm_check_snapshot(&vmm_backend_ch, 53, 1);
+	struct vmm_config c = config(53);
+
+	c.restore = "/s/vmm";
+	c.net_mac = NULL;
+	assert_int_equal(vmm_backend_ch.calls(&c, &slow), 0);
+	assert_int_equal(strv_length(slow), 3);
+	assert_string_equal(slow[1], "PUT vm.restore {\"source_url\":\"file:///s/vmm\"}");
+	assert_string_equal(slow[2], "PUT vm.resume");
+	c.on_demand = true;
+	assert_int_equal(vmm_backend_ch.calls(&c, &fast), 0);
+	assert_non_null(strstr(fast[1], "\"memory_restore_mode\":\"OnDemand\""));
+	assert_false(vmm_can_restore_on_demand(&vmm_backend_ch, 51));
+	assert_true(vmm_can_restore_on_demand(&vmm_backend_ch, 52));
+	assert_non_null(strstr(volumes, "53 is needed"));
+	assert_null(none);
+	assert_null(fine);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -225,6 +249,7 @@ int main(void)
 		cmocka_unit_test(the_link),
 		cmocka_unit_test(the_plan),
 		cmocka_unit_test(what_cannot_be_is_said),
+		cmocka_unit_test(going_on_from_a_snapshot),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

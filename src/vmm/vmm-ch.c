@@ -491,6 +491,11 @@ static char *ch_check_snapshot(uint32_t version, size_t n_volumes)
 	return ch_lacks(version, CH_FEATURE_DRAIN);
 }
 
+static bool ch_can_restore_on_demand(uint32_t version)
+{
+	return ch_version_has(version, CH_FEATURE_ON_DEMAND);
+}
+
 static int ch_arguments(const struct vmm_config *c, char ***v)
 {
 	int r = 0;
@@ -509,7 +514,7 @@ static int ch_arguments(const struct vmm_config *c, char ***v)
 /* A network's TAP goes beside the call that brings the guest back. */
 static char *ch_restore(const struct vmm_config *c)
 {
-	return ch_config_restore(c->restore, c->net_mac ? VMM_NET_ID : NULL);
+	return ch_config_restore(c->restore, c->net_mac ? VMM_NET_ID : NULL, c->on_demand);
 }
 
 static int ch_push_call(char ***calls, const char *call, char *body_consume)
@@ -556,6 +561,7 @@ const struct vmm_backend vmm_backend_ch = {
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,
 	.check_snapshot = ch_check_snapshot,
+	.can_restore_on_demand = ch_can_restore_on_demand,
 	.arguments = ch_arguments,
 	.version = ch_version,
 	.calls = ch_calls_for,

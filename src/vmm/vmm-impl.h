@@ -21,6 +21,9 @@ struct vmm_backend {
 	/* As vmm_check_snapshot(). May be NULL. */
 	char *(*check_snapshot)(uint32_t version, size_t n_volumes);
 
+	/* As vmm_can_restore_on_demand(); NULL: none can. */
+	bool (*can_restore_on_demand)(uint32_t version);
+
 	/* Appends the arguments after argv[0]. Only the descriptors of enum vmm_fd may be named. */
 	int (*arguments)(const struct vmm_config *c, char ***argv);
 

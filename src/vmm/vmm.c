@@ -66,6 +66,11 @@ char *vmm_check_snapshot(const struct vmm_backend *b, uint32_t version, size_t n
 	return b->check_snapshot ? b->check_snapshot(version, n_volumes) : NULL;
 }
 
+bool vmm_can_restore_on_demand(const struct vmm_backend *b, uint32_t version)
+{
+	return b->can_restore_on_demand && b->can_restore_on_demand(version);
+}
+
 int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv)
 {
 	CLEANUP(strv_freep) char **argv = NULL;

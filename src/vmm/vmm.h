@@ -61,6 +61,7 @@ struct vmm_config {
 	bool vsock_device;   /* uvms's own; of interest with VMM_CAP_VSOCK_HYBRID, too */
 	bool landlock;       /* the VMM shall confine itself to its files */
 	const char *restore; /* the directory of a snapshot to go on from; NULL: boot */
+	bool on_demand;      /* its memory is read as the guest needs it */
 	bool reboot_ends;    /* a guest's reset ends the VM instead of booting again */
 };
 
@@ -123,6 +124,9 @@ int vmm_check(const struct vmm_backend *b, const struct vmm_config *c, char **re
 
 /* Of a VM with N_VOLUMES, of this back-end's VERSION: why it cannot be saved (heap), NULL when it can. */
 char *vmm_check_snapshot(const struct vmm_backend *b, uint32_t version, size_t n_volumes);
+
+/* Whether VERSION can read the memory of a snapshot on demand, where it may use userfaultfd(2). */
+bool vmm_can_restore_on_demand(const struct vmm_backend *b, uint32_t version);
 
 /* argv of the VMM (strv, owned by the caller). */
 int vmm_command(const struct vmm_backend *b, const struct vmm_config *c, char ***ret_argv);

@@ -189,6 +189,7 @@ def snapshot(c):
         for _ in range(2):
             c.host.run("restore", name("a"), check=0)
             equal(c.host.status(vm)["state"], "running", "restored")
+            equal(c.host.status(vm)["restored"], "copied: the back-end cannot read it on demand", "how")
             true("\nvmm " in (c.host.runtime / vm / "current/trace").read_text(), "trace")
             c.end(vm, "clean")
 
