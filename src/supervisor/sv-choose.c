@@ -173,6 +173,8 @@ bool sv_choose_on_demand(const struct sv *sv, const char **ret_reason)
 {
 	if (!vmm_can_restore_on_demand(sv->backend, sv->vmm_version))
 		*ret_reason = "the back-end cannot read it on demand";
+	else if (sv_choose_vsockd(sv)) /* whose faults the VMM does not see: it would read zeros */
+		*ret_reason = "uvms-vsockd reads the guest's memory, too";
 	else if (sv_choose_landlock(sv))
 		*ret_reason = "the VMM confines itself to its files";
 	else if (!userfaultfd_is_open())

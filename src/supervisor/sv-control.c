@@ -17,7 +17,6 @@
 #include "sv-change.h"
 #include "sv-console.h"
 #include "sv-link.h"
-#include "sv-snapshot.h"
 #include "sv.h"
 #include "vm-publish.h"
 
