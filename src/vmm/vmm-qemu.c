@@ -31,10 +31,11 @@ struct vmm_qemu {
 	int restore_fd;     /* owned until QMP is ready: a snapshot's directory; -EBADF: boot */
 	enum {
 		QEMU_NOT_MIGRATING,
-		QEMU_SAVING,   /* the event is waited for */
-		QEMU_ASKING,   /* it failed: why? */
-		QEMU_LOADING,  /* a snapshot is read; then the guest gets its vsock device */
-		QEMU_RESUMING, /* and goes on */
+		QEMU_SAVING,     /* the event is waited for */
+		QEMU_FINALIZING, /* it has come */
+		QEMU_ASKING,     /* it failed: why? */
+		QEMU_LOADING,    /* a snapshot is read; then the guest gets its vsock device */
+		QEMU_RESUMING,   /* and goes on */
 	} migrating;
 	const char *migrated; /* static: how it ended, once it has; NULL */
 	/* CPUs that come and go: asked which there are, told what to do about it, and asked again */
@@ -274,6 +275,12 @@ static void qemu_load(struct vmm *v)
 		qemu_load_failed(v, strerror(-r));
 }
 
+static void qemu_save_ended(struct vmm *v, int error, const char *reason)
+{
+	((struct vmm_qemu *)v->impl)->migrating = QEMU_NOT_MIGRATING;
+	vmm_op_end(v, error, reason);
+}
+
 /* Its memory is there. */
 static void qemu_loaded(struct vmm *v)
 {
@@ -287,20 +294,33 @@ static void qemu_loaded(struct vmm *v)
 		qemu_load_failed(v, strerror(-r));
 }
 
-/* The answers have come, and so has the end. */
-static void qemu_saved(struct vmm *v)
+/*
+ * The event comes a moment before QEMU's migration thread has put the run state right; until then "cont" is refused. No
+ * event tells of that, but the thread waits for nothing but the lock that is free between two commands.
+ */
+static void qemu_finalize(struct vmm *v)
 {
 	struct vmm_qemu *q = v->impl;
 
-	q->migrating = QEMU_NOT_MIGRATING;
-	if (str_eq(q->migrated, "completed")) {
-		vmm_op_end(v, 0, NULL);
+	q->migrating = QEMU_FINALIZING;
+	if (qemu_ask_more(q, strdup("{\"execute\":\"query-status\"}"), -EBADF) < 0)
+		qemu_save_ended(v, -EIO, NULL);
+}
+
+static void qemu_finalized(struct vmm *v, struct json_object *data)
+{
+	struct vmm_qemu *q = v->impl;
+
+	if (str_eq(qemu_text(data, "status"), "finish-migrate")) {
+		qemu_finalize(v);
+	} else if (str_eq(q->migrated, "completed")) {
+		qemu_save_ended(v, 0, NULL);
 	} else if (str_eq(q->migrated, "cancelled")) {
-		vmm_op_end(v, -ECANCELED, "it was given up");
+		qemu_save_ended(v, -ECANCELED, "it was given up");
 	} else {
 		q->migrating = QEMU_ASKING;
 		if (qemu_ask_more(q, strdup("{\"execute\":\"query-migrate\"}"), -EBADF) < 0)
-			vmm_op_end(v, -EIO, NULL);
+			qemu_save_ended(v, -EIO, NULL);
 	}
 }
 
@@ -317,7 +337,7 @@ static void qemu_on_migration(struct vmm *v, const char *status)
 	if (!q->migrated || q->n_results > 0)
 		return;
 	if (q->migrating == QEMU_SAVING)
-		qemu_saved(v);
+		qemu_finalize(v);
 	else if (q->migrating == QEMU_LOADING && str_eq(q->migrated, "completed"))
 		qemu_loaded(v);
 	else if (q->migrating == QEMU_LOADING)
@@ -335,11 +355,11 @@ static bool qemu_migration_result(struct vmm *v, const char *error, struct json_
 		if (error)
 			q->migrating = QEMU_NOT_MIGRATING;
 		else if (q->migrated)
-			qemu_saved(v);
+			qemu_finalize(v);
 		return !error;
+	case QEMU_FINALIZING: qemu_finalized(v, data); return true;
 	case QEMU_ASKING:
-		q->migrating = QEMU_NOT_MIGRATING;
-		vmm_op_end(v, -EIO, str_or(qemu_text(data, "error-desc"), error));
+		qemu_save_ended(v, -EIO, str_or(qemu_text(data, "error-desc"), error));
 		return true;
 	case QEMU_LOADING:
 		if (error)

@@ -16,6 +16,7 @@ import vmtest
 from vmtest import Skip, clock, equal, main, true
 
 BB = "busybox"
+STEP_LOG = str(pathlib.Path(vmtest.BUILD) / "tests/vm/uvms-test-step-log")
 CLONE_NEWNS, MS_REC, MS_PRIVATE = 0x20000, 0x4000, 1 << 18
 
 
@@ -54,7 +55,7 @@ def twins(host):
     vm, kept = host.name(), f"t{os.getpid()}"
     host.run("run", "-d", "--name", vm, "--memory=128M", BB, "--", "sh", "-c",
              "while [ ! -e /tmp/go ]; do sleep 0.1; done; exec /tmp/log /tmp/steps", check=0)
-    host.run("cp", vmtest.BUILD / "tests/vm/uvms-test-step-log", f"{vm}:/tmp/log", check=0)
+    host.run("cp", STEP_LOG, f"{vm}:/tmp/log", check=0)
     host.run("exec", vm, "sh", "-c", "chmod +x /tmp/log; touch /tmp/go; until [ -s /tmp/steps ]; do sleep 0.1; done",
              check=0)
     both = []
