@@ -15,6 +15,7 @@
 #include "fail.h"
 #include "fd.h"
 #include "file.h"
+#include "lock.h"
 #include "snapshot-parts.h"
 #include "snapshot.h"
 #include "store.h"
@@ -22,6 +23,8 @@
 #include "verb-list.h"
 #include "vm-spec.h"
 #include "vm-status.h"
+
+#define SNAPSHOTS_MAX 10000
 
 static bool arg_stop;
 
@@ -32,15 +35,38 @@ static const struct option_def options[] = {
 
 /* making one */
 
+/* What clients that were killed have left; one that lives has a lock on its own. */
+static void sweep(int all)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+
+	if (file_list_at(all, ".", SNAPSHOTS_MAX, &names) < 0)
+		return;
+	for (char **n = names; n && *n; n++) {
+		CLEANUP_CLOSE int dir = -EBADF;
+
+		if (**n != '.')
+			continue;
+		dir = openat(all, *n, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (dir >= 0 && lock_named_take(dir) == 0)
+			(void)file_remove_tree_at(all, *n);
+	}
+}
+
 /* The directory under a hidden name, with what belongs to the VM in it. Descriptor or -errno. */
 static int make_hidden(int all, const char *hidden, uid_t uid)
 {
 	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF;
 
-	(void)file_remove_tree_at(all, hidden);
+	int r;
+
+	sweep(all);
 	dir = file_mkdir_at(all, hidden, 0711);
 	if (dir < 0)
 		return dir;
+	r = lock_named_take(dir);
+	if (r < 0)
+		return r;
 	vmm = file_mkdir_at(dir, "vmm", 0700);
 	if (vmm < 0)
 		return vmm;
@@ -121,7 +147,9 @@ static int make(
 			"there is already a snapshot %s", name);
 	dir = make_hidden(all, hidden, status->uid);
 	if (dir < 0)
-		return fail(UVMS_EXIT_FAILED, strerror(-dir), NULL, "%s cannot be made", name);
+		return fail(control_error_exit(dir),
+			dir == -EBUSY ? "another uvms snapshot makes it" : strerror(-dir), NULL,
+			"%s cannot be made", name);
 	r = pin(status, spec);
 	r = r < 0 ? fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "its image is not there any more")
 		  : take(vm, hidden);

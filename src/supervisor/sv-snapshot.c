@@ -101,10 +101,12 @@ static char *hindrance(const struct sv *sv)
 		return strdup(
 			"a snapshot of a VM with volumes that were attached while it ran: not "
 			"supported yet");
-	/* its next start has those of the specification */
-	if (caps & VMM_CAP_VSOCK_OUT && sv->status.cpus != sv->spec.cpus)
-		return str_printf("a snapshot of a VM whose CPUs were added while it ran: not "
-				  "supported by back-end %s yet",
+	/* told by its command line, it has those of the specification when it is restored */
+	if (!(caps & VMM_CAP_API) && (sv->status.cpus != sv->spec.cpus ||
+					     sv->status.memory_bytes != sv->spec.memory_bytes))
+		return str_printf(
+			"a snapshot of a VM whose CPUs or memory were set while it ran: not "
+			"supported by back-end %s yet",
 			vmm_backend_name(sv->backend));
 	return NULL;
 }

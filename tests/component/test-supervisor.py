@@ -311,16 +311,25 @@ def snapshot_faults(c):
     refused(vm, 1, "VM ended")
     c.ended(vm, "crashed")
     vm = c.start()
-    (snapshots / f".{name}.new").mkdir()	# of a client that was killed
+    for left in (name, name + "-other"):	# of clients that were killed
+        (snapshots / f".{left}.new/vmm").mkdir(parents=True)
     try:
         c.host.run("snapshot", vm, name, check=0)
         said = log(vm)
         true("frozen\nvsock-out\nvsock-in\nthawed" in said, f"the order: {said}")
         equal(c.host.status(vm)["vsockd_replaced"], 0, "a renewed uvms-vsockd is none that died")
+        equal([p.name for p in snapshots.iterdir() if name in p.name], [name], "what is left")
         c.host.run("snapshot", vm, name, check=4)
         c.host.run("pause", vm, check=0)
         c.host.run("snapshot", vm, name + "x", check=4)
         c.end(vm, "clean")
+        vm = c.start("", "--max-cpus=3", "--max-memory=1G")
+        for size in ("--memory=768M", "--cpus=2"):
+            c.host.run("set", vm, size, check=0)
+            p = c.host.run("snapshot", vm, name + "x", check=6)
+            true(b"CPUs or memory" in p.stderr, f"{p.stderr}")
+        c.end(vm, "clean")
+        vm = f"s{c.n - 1}"
         c.host.run("restore", name, check=0)
         c.end(vm, "clean")
         true("thawed" in log(vm), "who was frozen")
