@@ -168,6 +168,13 @@ static bool ch_is_operation(const char *name)
 	return false;
 }
 
+static void ch_op_refused(struct vmm *v, const char *name, const char *text)
+{
+	CLEANUP_FREE char *reason = str_printf("%s: %s", name, text);
+
+	vmm_op_end(v, -EIO, reason);
+}
+
 static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const char *text,
 	size_t len, void *userdata)
 {
@@ -199,7 +206,7 @@ static void ch_on_call(const struct ch_call *call, enum ch_api_end end, const ch
 	case CH_API_REFUSED:
 		/* a power button that is refused shows by what does not happen: it has a deadline above */
 		if (ch->n_starting == 0 && ch_is_operation(call->name))
-			vmm_op_end(v, -EIO, text);
+			ch_op_refused(v, call->name, text);
 		else if (ch->n_starting > 0 || str_eq(call->name, "vmm.shutdown"))
 			ch_end(v, VMM_EVENT_FAULT, call->name, text);
 		break;
