@@ -53,20 +53,29 @@ static void sweep(int all)
 	}
 }
 
-/* The directory under a hidden name, with what belongs to the VM in it. Descriptor or -errno. */
-static int make_hidden(int all, const char *hidden, uid_t uid)
+/* One that is new, and ours by its lock: nobody sweeps between the two. Descriptor or -errno. */
+static int make_locked(int all, const char *hidden)
 {
-	CLEANUP_CLOSE int dir = -EBADF, vmm = -EBADF;
+	CLEANUP_CLOSE int gate = openat(all, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), dir = -EBADF;
+	int r = gate < 0 ? -errno : lock_named_wait(gate);
 
-	int r;
-
+	if (r < 0)
+		return r;
 	sweep(all);
 	dir = file_mkdir_at(all, hidden, 0711);
 	if (dir < 0)
 		return dir;
 	r = lock_named_take(dir);
-	if (r < 0)
-		return r;
+	return r < 0 ? r : TAKE_FD(dir);
+}
+
+/* The directory under a hidden name, with what belongs to the VM in it. Descriptor or -errno. */
+static int make_hidden(int all, const char *hidden, uid_t uid)
+{
+	CLEANUP_CLOSE int dir = make_locked(all, hidden), vmm = -EBADF;
+
+	if (dir < 0)
+		return dir;
 	vmm = file_mkdir_at(dir, "vmm", 0700);
 	if (vmm < 0)
 		return vmm;
