@@ -191,6 +191,20 @@ def vsockd_replaced(c):
     c.host.run("resume", vm, check=0)
     equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", "exec after a pause")
     c.end(vm, "clean")
+    # and while the guest boots, by its end or by a signal that stops it
+    for signo, replaced in ((signal.SIGKILL, 1), (signal.SIGSTOP, 0)):
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            n = len(c.host.names)
+            started = pool.submit(c.start, "lag=1", "--vsock=uvms")
+            until(lambda: len(c.host.names) - n, 1, 10, "a name")
+            vm = c.host.names[-1]
+            path = c.host.runtime / vm / "current/status"
+            until(lambda: path.exists() and json.loads(path.read_text()).get("vsockd_pid", 0) > 0, True, 10, "its pid")
+            os.kill(json.loads(path.read_text())["vsockd_pid"], signo)
+            started.result()
+        equal(c.host.out("exec", vm, "echo", "hello"), "hello\n", f"exec after signal {signo}")
+        equal(status().get("vsockd_replaced", 0), replaced, f"replaced after signal {signo}")
+        c.end(vm, "clean")
 
 
 def vsockd_reboots(c):
@@ -261,6 +275,8 @@ def vsockd_strangers(c):
     c.end(vm, "clean")
     vm = c.start("then=leave", "--vsock=uvms")
     c.ended(vm, "crashed", "hung up on its vsock device, and has not come back", seconds=30)
+    vm = c.start("then=vhost-junk", "--vsock=uvms")
+    c.ended(vm, "crashed", "uvms-vsockd died again and again")
     vm = c.start("then=dial-storm", "--vsock=uvms")
     c.ended(vm, "crashed", "hangs up and comes back again and again", seconds=60)
 
