@@ -131,7 +131,7 @@ class Cell:
         """Into the phase; the client is what a person waits for then."""
         options = ["--net=user"] if self.process == "passt" else []
         command = STUBBORN if self.phase == "stop" else ("sleep", "1000")
-        start = ["run", "-d", "--name", self.vm, *options, "--stop-timeout=4s", "busybox", "--", *command]
+        start = ["run", "-d", "--name", self.vm, *options, f"--stop-timeout={4 * self.t.SLOW:g}s", "busybox", "--", *command]
         quiet = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if self.phase == "start":
             self.client = self.host.popen(*start, **quiet)
