@@ -300,20 +300,34 @@ static int empty(struct guest_freeze *f)
 	return r > 0 ? -EAGAIN : r;
 }
 
+/* Frozen as we were to go back to it, we would be, too: the cgroup below which it is runs first. */
+static int go_home(struct guest_freeze *f)
+{
+	CLEANUP_FREE char *top = strndup(f->home, strcspn(f->home, "/"));
+	CLEANUP_CLOSE int dir = -EBADF, home = -EBADF;
+	int r;
+
+	if (!*f->home)
+		return 0;
+	if (!top)
+		return -ENOMEM;
+	dir = openat(f->root_fd, top, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	home = openat(f->root_fd, f->home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0 || home < 0)
+		return -errno;
+	r = put(dir, "cgroup.freeze", "0");
+	return r < 0 ? r : put(home, "cgroup.procs", "0");
+}
+
+/* PID 1 of a system has a cgroup of its own: it runs when we are back, and never sees that we were away. */
 int guest_freeze_thaw(struct guest_freeze *f)
 {
 	int r = 0, q;
 
 	f->is_waiting = false;
 	guest_timer_stop(&f->timer);
-	if (f->root_fd >= 0 && *f->home) {
-		CLEANUP_CLOSE int home =
-			openat(f->root_fd, f->home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-		/* before anybody could see that we were away */
-		r = home < 0 ? -errno : put(home, "cgroup.procs", "0");
-	}
 	if (f->root_fd >= 0) {
+		r = go_home(f);
 		q = empty(f);
 		r = r < 0 ? r : q;
 	}

@@ -135,6 +135,32 @@ def session(host):
         host.run("stop", vm, check=0)
 
 
+def system(host):
+    """A system with systemd: PID 1 and all its services stand still, and notice nothing."""
+    vm = host.name()
+    look = lambda: host.out("exec", vm, "sh", "-c",
+                            "systemctl is-system-running; cat /proc/1/cgroup; ls -d /sys/fs/cgroup/*frozen* 2>/dev/null; "
+                            "grep -h . /sys/fs/cgroup/*/cgroup.freeze | sort -u; systemctl restart systemd-journald && echo ok")
+    with Kept(host) as kept:
+        host.run("run", "-d", "--name", vm, "debian", check=0)
+        before = look()
+        true("/init.scope" in before and before.endswith("0\nok\n"), before)
+        home = host.out("exec", vm, "sh", "-c", "cat /proc/self/cgroup")
+        host.run("exec", vm, "systemd-run", "--unit=ticks", "sh", "-c", "while sleep 0.2; do date +%s >> /run/ticks; done", check=0)
+        host.run("snapshot", vm, kept.name, check=0)
+        equal(look(), before, "the one that was kept")
+        host.run("stop", vm, check=0)
+        equal(host.status(vm)["outcome"], "clean", "outcome")
+        restored = time.time()
+        host.run("restore", kept.name, check=0)
+        equal(look(), before, "the one that goes on")
+        equal(host.out("exec", vm, "sh", "-c", "cat /proc/self/cgroup"), home, "where sessions are")
+        ticks = [int(t) for t in host.out("exec", vm, "cat", "/run/ticks").split()]
+        true(ticks[-1] >= int(restored) and not any(restored - 2 < t < int(restored) for t in ticks), f"{restored}: {ticks}")
+        host.run("stop", vm, check=0)
+        equal(host.status(vm)["outcome"], "clean", "outcome")
+
+
 def private_tmpfs(path, size):
     """Over PATH, for this process and who it starts."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -242,7 +268,7 @@ def twice(host):
         host.run("stop", vm, check=0)
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (twins, volumes, session, full, killed, stopped, broken, twice)}
+CASES = {f.__name__.replace("_", "-"): f for f in (twins, volumes, session, system, full, killed, stopped, broken, twice)}
 
 if __name__ == "__main__":
     sys.exit(main(CASES))
