@@ -38,8 +38,6 @@ static void note_done(struct sv *sv, const struct vmm_op *op)
 		sv->status.cpus = op->cpus;
 	if (changes[op->kind].done != SV_HAPPENINGS)
 		sv_happen(sv, changes[op->kind].done, NULL);
-	else
-		sv_status_save(sv);
 }
 
 static void change_ended(struct sv *sv, int error, const char *reason)
@@ -62,6 +60,7 @@ static void on_done(struct vmm *vmm, int error, const char *reason, void *userda
 	if (error == 0)
 		note_done(sv, &op);
 	change_ended(sv, error, reason);
+	sv_status_save(sv);
 	if (!call)
 		return;
 	if (error == 0)

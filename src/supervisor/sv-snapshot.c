@@ -453,7 +453,8 @@ void sv_snapshot_told(struct sv *sv, bool frozen, int error)
 /* What was restored is frozen as it was saved; it has been told the time, and has got entropy, by WELCOME. */
 void sv_snapshot_agent_called(struct sv *sv)
 {
-	if (sv->restore || sv->snapshot.phase == SNAPSHOT_THAW)
+	if (sv->snapshot.phase == SNAPSHOT_THAW ||
+		(sv->restore && sv->snapshot.phase == SNAPSHOT_NONE))
 		(void)sv_agent_hold(sv->agent, false);
 }
 

@@ -129,6 +129,14 @@ def session(host):
         out, err = p.communicate(timeout=120)
         equal((p.returncode, out.split()), (0, [str(n).encode() for n in range(2, 401)]), f"the session: {err}")
         equal(host.status(vm)["vsockd_replaced"], 0, "no process died")
+        # what is new since then can be taken over like what was there before
+        host.run("refresh", vm, check=0)
+        equal(host.out("exec", vm, "echo", "refreshed"), "refreshed\n", "after a refresh")
+        if host.status(vm).get("vsockd_pid"):
+            os.kill(host.status(vm)["vsockd_pid"], signal.SIGKILL)
+            equal(host.out("exec", vm, "echo", "replaced"), "replaced\n", "after a kill")
+        host.run("snapshot", vm, kept.name + "-again", check=0)
+        shutil.rmtree(kept.all / (kept.name + "-again"))
         host.run("stop", vm, check=0)
         host.run("restore", kept.name, check=0)
         equal(host.out("exec", vm, "echo", "new"), "new\n", "a new one")
