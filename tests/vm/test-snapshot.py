@@ -150,7 +150,7 @@ def system(host):
                             "systemctl is-system-running; cat /proc/1/cgroup; ls -d /sys/fs/cgroup/*frozen* 2>/dev/null; "
                             "grep -h . /sys/fs/cgroup/*/cgroup.freeze | sort -u; systemctl restart systemd-journald && echo ok")
     with Kept(host) as kept:
-        host.run("run", "-d", "--name", vm, "debian", check=0)
+        host.run("run", "-d", "--name", vm, "--memory=320M", "debian", check=0)
         before = look()
         true("/init.scope" in before and before.endswith("0\nok\n"), before)
         home = host.out("exec", vm, "sh", "-c", "cat /proc/self/cgroup")
