@@ -82,7 +82,6 @@ static void note(struct sv *sv)
 	}
 	strv_free(sv->status.attached);
 	sv->status.attached = names;
-	sv_status_save(sv);
 }
 
 static void attach_ended(struct sv *sv, int error, const char *reason)
