@@ -15,8 +15,8 @@ def on_demand(host):
     vm, kept = host.name(), f"d{os.getpid()}"
     restored = lambda: host.status(vm)["restored"]
     before = os.stat(DEVICE)
-    host.run("run", "-d", "--name", vm, "--memory=256M", hostcase.BB, "--", "sh", "-c",
-             "head -c 60000000 /dev/urandom > /tmp/a; md5sum < /tmp/a > /tmp/sum; sleep 100000", check=0)
+    host.run("run", "-d", "--name", vm, "--memory=128M", hostcase.BB, "--", "sh", "-c",
+             "head -c 8000000 /dev/urandom > /tmp/a; md5sum < /tmp/a > /tmp/sum; sleep 100000", check=0)
     host.run("exec", vm, "sh", "-c", "until [ -s /tmp/sum ]; do sleep 0.1; done", check=0)
     try:
         host.run("snapshot", "--stop", vm, kept, check=0)
