@@ -1,6 +1,7 @@
 #include "initramfs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -54,10 +55,20 @@ static int initramfs_credentials(struct cpio *c, const struct initramfs *i)
 	return r;
 }
 
+static int initramfs_file(int into_fd)
+{
+	int fd;
+
+	if (into_fd < 0)
+		return fd_memfd("uvms-initramfs");
+	fd = openat(into_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
 int initramfs_build(const struct initramfs *i)
 {
 	CLEANUP(cpio_destroyp) struct cpio *c = NULL;
-	CLEANUP_CLOSE int fd = fd_memfd("uvms-initramfs");
+	CLEANUP_CLOSE int fd = initramfs_file(i->into_fd);
 	int r;
 
 	if (fd < 0)

@@ -1,5 +1,5 @@
 /*
- * The initramfs of one VM: three cpio archives in one memfd, which the VMM sees as one file.
+ * The initramfs of one VM: three cpio archives in one file without a name, which the VMM sees as one.
  *
  *	the kernel's	/uvms/modules/…, /uvms/modules.list	a blob of the store, made once per kernel
  *	the program's	/init, /dev/console
@@ -12,6 +12,7 @@
 
 struct initramfs {
 	int modules_fd, guest_fd; /* borrowed, all; guest_fd: the uvms-guest binary */
+	int into_fd;              /* a directory on whose file system it lies; -EBADF: a memfd */
 	const void *boot;         /* the encoded boot description */
 	size_t boot_len;
 	int credentials_fd;             /* a directory; -EBADF: none */
@@ -19,5 +20,5 @@ struct initramfs {
 	size_t credentials_max;         /* bytes of all together; -EFBIG beyond it */
 };
 
-/* A memfd, at offset 0, or -errno. */
+/* The file, at offset 0, or -errno. */
 int initramfs_build(const struct initramfs *i);

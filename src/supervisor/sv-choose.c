@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "fd.h"
 #include "file.h"
 #include "sandbox.h"
 #include "str.h"
@@ -147,6 +148,31 @@ bool sv_choose_landlock(const struct sv *sv)
 {
 	return (vmm_backend_caps(sv->backend) & VMM_CAP_LANDLOCK) &&
 	       sandbox_landlock_abi() >= VMM_LANDLOCK_ABI;
+}
+
+static const char *const landlock_dirs[] = { "volumes", VM_SNAPSHOTS };
+
+int sv_choose_landlock_dirs(const struct sv *sv, char ***ret)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(landlock_dirs); i++) {
+		int r = strv_pushf(ret, "%s/%s", sv->dirs.state, landlock_dirs[i]);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int sv_choose_landlock_make(const struct sv *sv)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(landlock_dirs); i++) {
+		int fd = vm_dirs_open_state(&sv->dirs, landlock_dirs[i]);
+
+		if (fd < 0)
+			return fd;
+		fd_close(fd);
+	}
+	return 0;
 }
 
 /* userfaultfd(2): for everybody, or by a device that the VM's own user may open. An ACL for root's VMs is not seen. */

@@ -22,3 +22,12 @@ bool sv_choose_on_demand(const struct sv *sv, const char **ret_reason);
 
 /* Whether the VMM is to confine itself to its files. */
 bool sv_choose_landlock(const struct sv *sv);
+
+/*
+ * Where the volumes are that may be attached, and the snapshots (strv, owned by the caller; they may be missing): a
+ * VMM confined by Landlock opens these by path. What is the VM's there is so by its owner.
+ */
+int sv_choose_landlock_dirs(const struct sv *sv, char ***ret);
+
+/* Makes those that are missing: a rule is for what is there. 0 or -errno. */
+int sv_choose_landlock_make(const struct sv *sv);

@@ -253,6 +253,7 @@ static int plan_add_boot(struct sv *sv, const struct vmm_config *c)
 static int plan_add_vmm(struct sv *sv, char **ret_reason)
 {
 	CLEANUP_FREE char *cmdline = plan_cmdline(sv);
+	CLEANUP(strv_freep) char **dirs = NULL;
 	struct vmm_disk disks[VMM_DISKS_MAX] = { 0 };
 	CLEANUP(strv_freep) char **credentials = NULL;
 	char **argv = NULL, uuid[37], mac[18];
@@ -286,6 +287,10 @@ static int plan_add_vmm(struct sv *sv, char **ret_reason)
 	c.oem_strings = (const char *const *)credentials;
 	plan_uuid(sv->spec.name, uuid);
 	plan_disks(sv, disks);
+	r = c.landlock ? sv_choose_landlock_dirs(sv, &dirs) : 0;
+	if (r < 0)
+		return r;
+	c.landlock_dirs = (const char *const *)dirs;
 	if (vm_spec_has_network(&sv->spec)) {
 		sv_net_mac(sv->spec.name, mac);
 		c.net_mac = mac;

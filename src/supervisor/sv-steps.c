@@ -237,8 +237,10 @@ static int do_initramfs(struct sv *sv, const struct vm_step *step, char **ret_re
 		*ret_reason = strdup("the command and its environment are too large");
 		return (int)len;
 	}
+	/* a memfd can be in no rule of Landlock (landlock_add_rule(2): EBADFD) */
 	fd = build_initramfs(sv, &(struct initramfs){ .modules_fd = modules,
 					 .guest_fd = guest,
+					 .into_fd = sv_choose_landlock(sv) ? sv->dir_fd : -EBADF,
 					 .boot = text,
 					 .boot_len = (size_t)len });
 	explicit_bzero(text, (size_t)len);

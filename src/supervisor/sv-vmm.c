@@ -259,8 +259,9 @@ static int vmm_attach(struct sv *sv, const char *const *calls)
 int sv_vmm_start(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
 	const char *const *argv = (const char *const *)step->args;
-	int r = vmm_spawn(sv, argv);
+	int r = sv_choose_landlock(sv) ? sv_choose_landlock_make(sv) : 0;
 
+	r = r < 0 ? r : vmm_spawn(sv, argv);
 	if (r < 0) {
 		*ret_reason = str_printf("%s cannot be started: %s", argv[0], strerror(-r));
 		return r;

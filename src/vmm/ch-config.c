@@ -164,6 +164,22 @@ static void doc_vsock_device(struct ch_doc *d, struct json_object *vm)
 	doc_add(d, vm, "generic_vhost_user", all);
 }
 
+/* For the files that it is told of it makes the rules itself. */
+static void doc_landlock(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
+{
+	struct json_object *rules = json_object_new_array();
+
+	for (const char *const *dir = c->landlock_dirs; dir && *dir; dir++) {
+		struct json_object *rule = json_object_new_object();
+
+		doc_text(d, rule, "path", *dir);
+		doc_text(d, rule, "access", "rw");
+		doc_push(d, rules, rule);
+	}
+	doc_bool(d, vm, "landlock_enable", true);
+	doc_add(d, vm, "landlock_rules", rules);
+}
+
 static void doc_devices(struct ch_doc *d, struct json_object *vm, const struct vmm_config *c)
 {
 	struct json_object *balloon = doc_object(d, vm, "balloon");
@@ -177,7 +193,7 @@ static void doc_devices(struct ch_doc *d, struct json_object *vm, const struct v
 	doc_bool(d, vm, "pvpanic", true);
 	doc_bool(d, vm, "watchdog", true);
 	if (c->landlock)
-		doc_bool(d, vm, "landlock_enable", true);
+		doc_landlock(d, vm, c);
 }
 
 static char *doc_print(struct ch_doc *d, struct json_object *o)

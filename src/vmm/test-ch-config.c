@@ -129,12 +129,16 @@ static void each_version_by_its_words(void **state)
 
 static void landlock_when_the_kernel_has_it(void **state)
 {
+	static const char *const dirs[] = { "/a", "/b", NULL };
 	struct vmm_config c = config(53);
 	struct json_object *o;
 
 	c.landlock = true;
+	c.landlock_dirs = dirs;
 	o = vm(&c);
 	assert_string_equal(at(o, "landlock_enable"), "true");
+	assert_string_equal(at(o, "landlock_rules"),
+		"[{\"path\":\"/a\",\"access\":\"rw\"},{\"path\":\"/b\",\"access\":\"rw\"}]");
 	json_object_put(o);
 }
 

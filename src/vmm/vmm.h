@@ -57,9 +57,10 @@ struct vmm_config {
 	uint32_t cpus;
 	uint32_t cpus_max; /* the same of VMM_OP_CPUS */
 	uint32_t hotplug_slots;
-	uint32_t version;    /* of the program (vmm_backend_version()); 0: of no interest */
-	bool vsock_device;   /* uvms's own; of interest with VMM_CAP_VSOCK_HYBRID, too */
-	bool landlock;       /* the VMM shall confine itself to its files */
+	uint32_t version;  /* of the program (vmm_backend_version()); 0: of no interest */
+	bool vsock_device; /* uvms's own; of interest with VMM_CAP_VSOCK_HYBRID, too */
+	bool landlock;     /* the VMM shall confine itself to its files */
+	const char *const *landlock_dirs; /* and to these, for what may be added; NULL: to none */
 	const char *restore; /* the directory of a snapshot to go on from; NULL: boot */
 	bool on_demand;      /* its memory is read as the guest needs it */
 	bool reboot_ends;    /* a guest's reset ends the VM instead of booting again */

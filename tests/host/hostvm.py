@@ -64,8 +64,9 @@ def is_alive(pid):
 
 
 class HostVm:
-    def __init__(self, build, suite="trixie", runtime=None):
+    def __init__(self, build, suite="trixie", runtime=None, own_kernel=False):
         self.build, self.suite, self.foreign = pathlib.Path(build).resolve(), suite, bool(runtime)
+        self.own_kernel = own_kernel	# of the suite, instead of the one that the VM tests have
         self.state = pathlib.Path(os.environ.get("UVMS_VM_TESTS", self.build / "vm-tests")) / "state"
         self.runtime = pathlib.Path(runtime or f"{PREFIX}{os.getpid()}")
         self.name = self.runtime.name
@@ -106,9 +107,11 @@ class HostVm:
 
     def image(self, say):
         """The name of the image, which is built when there is none of that digest."""
-        script = (HERE / "image-script.sh").read_text().replace("@RELEASE@", self.kernel()["release"])
+        release = "" if self.own_kernel else self.kernel()["release"]
+        script = (HERE / "image-script.sh").read_text().replace("@RELEASE@", release)
         digest = hashlib.sha256(json.dumps([PACKAGES, script, self.suite]).encode()).hexdigest()[:12]
-        name, known = f"uvms-host-{self.suite}-{digest}", self.uvms("image", "ls", "-q").split()
+        prefix = f"uvms-host-{self.suite}-" + ("own-" if self.own_kernel else "")
+        name, known = prefix + digest, self.uvms("image", "ls", "-q").split()
         if name in known:
             return name
         say(f"building the image {name}")
@@ -117,9 +120,20 @@ class HostVm:
             f.flush()
             self.uvms("image", "build", name, "--from-debian", self.suite, "--include", PACKAGES, "--script", f.name)
         for old in known:
-            if old.startswith(f"uvms-host-{self.suite}-"):
+            if old.startswith(prefix) and "-" not in old.removeprefix(prefix):
                 subprocess.run(self.argv("image", "rm", old), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)
         return name
+
+    def run(self, image, *options):
+        """An own kernel is in the store for this moment only: the newest one added is that of the VM tests."""
+        if self.own_kernel:
+            self.uvms("kernel", "add", "--from-image", image, "--name", image)
+            options = (*options, f"--kernel={image}")
+        try:
+            self.uvms("run", "-d", "-q", "--name", self.name, *options, image)
+        finally:
+            if self.own_kernel:
+                self.uvms("kernel", "rm", image)
 
     # ---- its life ----
 
@@ -138,9 +152,8 @@ class HostVm:
         accel, model, cpus = ("kvm", "host", "2") if nested_kvm() else ("tcg", "EPYC,+svm,+npt", "1")
         say(f"starting the host VM: {self.suite}, {cpus} CPU {'by KVM' if accel == 'kvm' else 'by emulation'}, "
             f"{MEMORY_MIB} MiB")
-        self.uvms("run", "-d", "-q", "--name", self.name, "--backend=qemu", f"--accel={accel}", f"--cpu-model={model}",
-                  f"--cpus={cpus}", f"--memory={MEMORY_MIB}M", f"--root-size={ROOT_MIB}M", "--start-timeout=10min",
-                  "--stop-timeout=20s", image)
+        self.run(image, "--backend=qemu", f"--accel={accel}", f"--cpu-model={model}", f"--cpus={cpus}",
+                 f"--memory={MEMORY_MIB}M", f"--root-size={ROOT_MIB}M", "--start-timeout=10min", "--stop-timeout=20s")
         self.inside("modprobe kvm_amd nested=0 && modprobe tun && udevadm settle && test -c /dev/kvm")
         if accel == "tcg":
             self.keep_awake()

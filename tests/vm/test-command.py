@@ -29,6 +29,7 @@ def exit_codes(host):
 
         def run(*command):
             p = host.run("run", f"--status-file={status}", BB, "--", *command)
+            print(p.stderr.decode(), file=sys.stderr)	# is shown when it is not as it should be
             return p.returncode, json.loads(pathlib.Path(status).read_text())
 
         equal(run("sh", "-c", "exit 42"), (42, {"source": "cmd", "code": 42}), "exit 42")
