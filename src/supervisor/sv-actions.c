@@ -35,7 +35,7 @@
 #include "sv.h"
 #include "vm-lease.h"
 
-#define UP_USEC     (UINT64_C(15) * 1000000)
+#define UP_USEC     (UINT64_C(30) * 1000000)
 #define BUTTON_USEC (UINT64_C(10) * 1000000)
 #define QUIT_USEC   (UINT64_C(3) * 1000000)
 #define KILL_USEC   (UINT64_C(5) * 1000000)

@@ -370,7 +370,7 @@ def side_by_side(attempt, faults):
         except (vmtest.Failure, subprocess.TimeoutExpired) as e:
             return f"{fault}: {e}"
         took = time.monotonic() - begin
-        return None if took < 25 else f"{fault}: took {took:.1f} s"
+        return None if took < 40 else f"{fault}: took {took:.1f} s"
 
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [w for w in pool.map(one, faults) if w]
@@ -388,14 +388,14 @@ def faults(c):
 def silent(c):
     """As above: what takes as long as a deadline is."""
     def attempt(words, outcome, cause, *options):
-        c.ended(c.start(words, *options, check=None), outcome, cause, 25)
+        c.ended(c.start(words, *options, check=None), outcome, cause, 45)
 
     side_by_side(attempt, [
         ("vm.create/silent", "crashed", "vm.create: it does not answer"),
         ("vm.create/half", "crashed", "vm.create: it does not answer"),
         ("vm.create/long", "crashed", "vm.create: it does not answer"),
-        ("vm.boot/silent", "failed", "vm.boot: the VMM did not answer within 15 s"),
-        ("vm.boot/half noagent", "failed", "vm.boot: the VMM did not answer within 15 s"),
+        ("vm.boot/silent", "failed", "vm.boot: the VMM did not answer within 30 s"),
+        ("vm.boot/half noagent", "failed", "vm.boot: the VMM did not answer within 30 s"),
         ("start=deaf", "crashed", "vmm.ping: it does not answer"),
     ])
 
