@@ -105,7 +105,7 @@ struct part {
 };
 
 static const struct part parts[] = {
-	{ "vmm/", store_blob_digest },
+	{ SNAPSHOT_VMM "/", store_blob_digest },
 	{ SNAPSHOT_VOLUMES "/", snapshot_parts_digest },
 	{ SNAPSHOT_CREDENTIALS "/", store_blob_digest },
 };
@@ -176,6 +176,35 @@ static int read_files(int dir_fd, char ***ret)
 	return 0;
 }
 
+/* It could be anything, and the VM's user could change it. */
+static int settle_file(int dir, const char *name)
+{
+	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return -EBADMSG;
+	return geteuid() == 0 && (fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0) ? -errno : 0;
+}
+
+/* What the VMM wrote is root's from now on: the VM goes on, and its user may be another VM's one day. */
+static int settle_vmm(int dir_fd)
+{
+	CLEANUP_CLOSE int dir =
+		openat(dir_fd, SNAPSHOT_VMM, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	CLEANUP(strv_freep) char **names = NULL;
+	int r;
+
+	if (dir < 0 || (geteuid() == 0 && fchown(dir, 0, 0) < 0))
+		return -errno;
+	r = file_list_at(dir, ".", SNAPSHOT_FILES_MAX, &names);
+	for (char **n = names; r == 0 && n && *n; n++)
+		r = settle_file(dir, *n);
+	return r;
+}
+
 static int read_store(const struct vm_spec *spec, struct snapshot *s, char **ret_reason)
 {
 	struct store_image image = { 0 };
@@ -224,6 +253,8 @@ int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason)
 		r = snapshot_parts_keep_credentials(dir_fd, spec);
 	if (r == 0)
 		r = vm_spec_write(dir_fd, spec);
+	if (r == 0)
+		r = settle_vmm(dir_fd);
 	if (r == 0)
 		r = read_files(dir_fd, &s.files);
 	if (r < 0)

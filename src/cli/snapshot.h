@@ -4,7 +4,7 @@
  *	manifest.json	written last, so one without it is none
  *	spec.json	of the VM, image and kernel named by digest
  *	secret		see sv-snapshot.h
- *	vmm/		what the VMM wrote
+ *	vmm/		what the VMM wrote; its user's until the manifest is made, then root's
  *	volumes/	what was on them, by name
  *	credentials/	by name
  *

@@ -28,6 +28,8 @@
 #define SNAPSHOT_VMM         "vmm"
 #define SNAPSHOT_VOLUMES     "volumes"
 
+#define SNAPSHOT_VMM_FILES   128
+
 #define SNAPSHOT_FREEZE_USEC (UINT64_C(10) * 1000000)
 #define SNAPSHOT_BACK_USEC   (UINT64_C(60) * 1000000)
 
@@ -531,4 +533,37 @@ int sv_snapshot_load(struct sv *sv, char **ret_reason)
 	sv->restore_path = snapshot_path(sv, sv->restore);
 	sv->restore_fd = vmm_dir_open(dir);
 	return sv->restore_path ? sv->restore_fd < 0 ? sv->restore_fd : 0 : -ENOMEM;
+}
+
+static int lend_file(int dir, const char *name, gid_t gid)
+{
+	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
+		return -EBADMSG;
+	return fchown(fd, 0, gid) < 0 || fchmod(fd, gid ? 0440 : 0600) < 0 ? -errno : 0;
+}
+
+int sv_snapshot_lend(const struct sv *sv, bool lend)
+{
+	CLEANUP_CLOSE int snapshot = -EBADF, dir = -EBADF;
+	CLEANUP(strv_freep) char **names = NULL;
+	gid_t gid = lend ? sv->status.uid : 0;
+	int r;
+
+	if (!sv->restore || geteuid() != 0)
+		return 0;
+	snapshot = snapshot_open(sv, sv->restore);
+	dir = snapshot < 0 ? snapshot : vmm_dir_open(snapshot);
+	if (dir < 0)
+		return dir;
+	if (fchown(dir, 0, gid) < 0 || fchmod(dir, gid ? 0750 : 0700) < 0)
+		return -errno;
+	r = file_list_at(dir, ".", SNAPSHOT_VMM_FILES, &names);
+	for (char **n = names; r == 0 && n && *n; n++)
+		r = lend_file(dir, *n, gid);
+	return r;
 }

@@ -20,7 +20,15 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 struct sv;
 
 /* Takes over what a start from sv->restore needs: sv->secret, sv->restore_path. -errno with *RET_REASON (heap). */
 int sv_snapshot_load(struct sv *sv, char **ret_reason);
+
+/*
+ * Root's: what of sv->restore the VMM opens by its path is the VM's to read, and no more its own than that, while it
+ * starts; then it is root's again. 0 or -errno.
+ */
+int sv_snapshot_lend(const struct sv *sv, bool lend);

@@ -22,6 +22,7 @@
 #include "sv-choose.h"
 #include "sv-console.h"
 #include "sv-link.h"
+#include "sv-snapshot.h"
 #include "sv.h"
 
 static bool vmm_can(const struct sv *sv, unsigned cap)
@@ -159,7 +160,10 @@ static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, vo
 	struct sv *sv = userdata;
 
 	switch (event) {
-	case VMM_EVENT_UP: sv_happen(sv, SV_VMM_UP, NULL); break;
+	case VMM_EVENT_UP:
+		(void)sv_snapshot_lend(sv, false);
+		sv_happen(sv, SV_VMM_UP, NULL);
+		break;
 	case VMM_EVENT_RESET: vmm_on_reset(sv, SV_GUEST_RESET); break;
 	case VMM_EVENT_POWERDOWN: break;
 	case VMM_EVENT_SHUTDOWN: vmm_on_reset(sv, SV_GUEST_SHUTDOWN); break;
@@ -261,7 +265,10 @@ int sv_vmm_start(struct sv *sv, const struct vm_step *step, char **ret_reason)
 	const char *const *argv = (const char *const *)step->args;
 	int r = sv_choose_landlock(sv) ? sv_choose_landlock_make(sv) : 0;
 
-	r = r < 0 ? r : vmm_spawn(sv, argv);
+	if (r == 0)
+		r = sv_snapshot_lend(sv, true);
+	if (r == 0)
+		r = vmm_spawn(sv, argv);
 	if (r < 0) {
 		*ret_reason = str_printf("%s cannot be started: %s", argv[0], strerror(-r));
 		return r;
@@ -304,6 +311,7 @@ int sv_vmm_resume(struct sv *sv, const struct vmm_saved *saved)
 void sv_vmm_stop(struct sv *sv)
 {
 	sv_child_finish(&sv->vmm_child);
+	(void)sv_snapshot_lend(sv, false);
 	vmm_destroy(TAKE_PTR(sv->vmm));
 	sv_attach_finish(sv);
 	sv_link_finish(sv);

@@ -291,6 +291,41 @@ def snapshot_parts(c):
         c.host.run("volume", "rm", volume, f"{volume}.{name}")
 
 
+def snapshot_owner(c):
+    """What a VMM wrote is not its user's any more when it is kept, and only lent to whoever starts from it."""
+    if os.getuid() != 0:
+        raise vmtest.Skip("users of VMs are root's to make")
+    name = f"o{os.getpid()}"
+    kept = c.host.state / "snapshots" / name / "vmm"
+    paths = lambda: [kept, *kept.iterdir()]
+    owners = lambda: {(p.stat().st_uid, p.stat().st_gid, p.stat().st_mode & 0o037) for p in paths()}
+    vm = c.start()
+    try:
+        uid = c.host.status(vm)["uid"]
+        c.host.run("snapshot", vm, name, check=0)
+        equal(owners(), {(0, 0, 0)}, "kept")
+        c.end(vm, "clean")
+        for path in paths():	# as an earlier uvms left it, for a user that is another VM's by now
+            os.chown(path, uid + 1, uid + 1)
+        c.host.env["FAKE"] = "mute"
+        p = c.host.popen("restore", name)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and owners() != {(0, uid, 0o040), (0, uid, 0o050)}:
+            time.sleep(0.02)
+        equal({o[:2] for o in owners()}, {(0, uid)}, "while it starts")
+        equal(kept.stat().st_mode & 0o777, 0o750, "the directory's mode")
+        equal((kept / "memory").stat().st_mode & 0o777, 0o440, "the file's mode")
+        c.host.run("kill", vm)
+        p.wait(timeout=30)
+        equal(owners(), {(0, 0, 0)}, "after a start that failed")
+        c.host.env["FAKE"] = ""
+        c.host.run("restore", name, check=0)
+        equal(owners(), {(0, 0, 0)}, "while it runs")
+        c.end(vm, "clean")
+    finally:
+        shutil.rmtree(kept.parent, ignore_errors=True)
+
+
 def snapshot_faults(c):
     """A snapshot that fails leaves the VM as it was, or ends it by name, and never anything half-made."""
     snapshots = c.host.state / "snapshots"
@@ -966,7 +1001,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
