@@ -11,7 +11,6 @@
 
 struct vm_spec;
 
-#define SNAPSHOT_VMM         "vmm"
 #define SNAPSHOT_VOLUMES     "volumes"
 #define SNAPSHOT_CREDENTIALS "credentials"
 

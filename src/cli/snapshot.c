@@ -105,7 +105,7 @@ struct part {
 };
 
 static const struct part parts[] = {
-	{ SNAPSHOT_VMM "/", store_blob_digest },
+	{ "vmm/", store_blob_digest },
 	{ SNAPSHOT_VOLUMES "/", snapshot_parts_digest },
 	{ SNAPSHOT_CREDENTIALS "/", store_blob_digest },
 };
@@ -176,7 +176,10 @@ static int read_files(int dir_fd, char ***ret)
 	return 0;
 }
 
-/* It could be anything, and the VM's user could change it. */
+/*
+ * What is digested is on disk, and nobody's who could change it: the VM goes on, and its user may be another VM's one
+ * day. The VMM could have made anything.
+ */
 static int settle_file(int dir, const char *name)
 {
 	CLEANUP_CLOSE int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -186,23 +189,46 @@ static int settle_file(int dir, const char *name)
 		return -errno;
 	if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
 		return -EBADMSG;
-	return geteuid() == 0 && (fchown(fd, 0, 0) < 0 || fchmod(fd, 0600) < 0) ? -errno : 0;
+	if (geteuid() == 0 && (fchown(fd, 0, 0) < 0 || fchmod(fd, st.st_mode & 0600) < 0))
+		return -errno;
+	return fsync(fd) < 0 ? -errno : 0;
 }
 
-/* What the VMM wrote is root's from now on: the VM goes on, and its user may be another VM's one day. */
-static int settle_vmm(int dir_fd)
+static int settle_part(int dir_fd, const struct part *part)
 {
 	CLEANUP_CLOSE int dir =
-		openat(dir_fd, SNAPSHOT_VMM, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		openat(dir_fd, part->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	CLEANUP(strv_freep) char **names = NULL;
 	int r;
 
-	if (dir < 0 || (geteuid() == 0 && fchown(dir, 0, 0) < 0))
+	if (dir < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (geteuid() == 0 && fchown(dir, 0, 0) < 0)
 		return -errno;
 	r = file_list_at(dir, ".", SNAPSHOT_FILES_MAX, &names);
 	for (char **n = names; r == 0 && n && *n; n++)
 		r = settle_file(dir, *n);
+	return r < 0 ? r : fsync(dir) < 0 ? -errno : 0;
+}
+
+static int settle(int dir_fd)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(parts); i++)
+		r = settle_part(dir_fd, &parts[i]);
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(singles); i++)
+		r = settle_file(dir_fd, singles[i]);
 	return r;
+}
+
+static int write_manifest(int dir_fd, const char *text)
+{
+	int r = file_write_at(dir_fd, SNAPSHOT_MANIFEST, text, strlen(text), 0600);
+
+	if (r == 0)
+		r = settle_file(dir_fd, SNAPSHOT_MANIFEST);
+	return r < 0 ? r : fsync(dir_fd) < 0 ? -errno : 0;
 }
 
 static int read_store(const struct vm_spec *spec, struct snapshot *s, char **ret_reason)
@@ -254,14 +280,14 @@ int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason)
 	if (r == 0)
 		r = vm_spec_write(dir_fd, spec);
 	if (r == 0)
-		r = settle_vmm(dir_fd);
+		r = settle(dir_fd);
 	if (r == 0)
 		r = read_files(dir_fd, &s.files);
 	if (r < 0)
 		return r;
 	o = json_codec_encode(fields, ARRAY_SIZE(fields), &s);
 	text = o ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY) : NULL;
-	return text ? file_write_at(dir_fd, SNAPSHOT_MANIFEST, text, strlen(text), 0600) : -ENOMEM;
+	return text ? write_manifest(dir_fd, text) : -ENOMEM;
 }
 
 int snapshot_read(int dir_fd, struct snapshot *ret)

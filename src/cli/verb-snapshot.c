@@ -124,7 +124,7 @@ static int complete(
 	CLEANUP_FREE char *reason = NULL;
 	int r = snapshot_complete(dir, spec, &reason);
 
-	if (r == 0 && renameat2(all, hidden, all, name, RENAME_NOREPLACE) < 0)
+	if (r == 0 && (renameat2(all, hidden, all, name, RENAME_NOREPLACE) < 0 || fsync(all) < 0))
 		r = -errno;
 	if (r == 0)
 		return 0;

@@ -326,6 +326,31 @@ def snapshot_owner(c):
         shutil.rmtree(kept.parent, ignore_errors=True)
 
 
+def snapshot_durable(c):
+    """When it has its name all of it is on disk, and then its name is, too."""
+    if not shutil.which("strace"):
+        raise vmtest.Skip("strace is not installed")
+    name = f"d{os.getpid()}"
+    snapshots = c.host.state / "snapshots"
+    vm = c.start()
+    try:
+        with tempfile.NamedTemporaryFile("r") as trace:
+            p = subprocess.run(["strace", "-y", "-o", trace.name, "-e", "trace=fsync,renameat2",
+                                *vmtest.command("snapshot", vm, name)], env=c.host.env, capture_output=True, timeout=60)
+            equal(p.returncode, 0, f"{p.stderr}")
+            calls = trace.read().splitlines()
+        named = next(i for i, line in enumerate(calls) if line.startswith("renameat2(") and f'"{name}"' in line)
+        synced = lambda lines: [re.search("<(.*)>", line).group(1) for line in lines if line.startswith("fsync(")]
+        new = f"{snapshots}/.{name}.new"
+        equal(set(synced(calls[:named])), {new, f"{new}/vmm"} |
+              {f"{new}/{n}" for n in ("vmm/memory", "secret", "spec.json", "manifest.json")}, "before")
+        equal(synced(calls[:named])[-2:], [f"{new}/manifest.json", new], "the last ones")
+        equal(synced(calls[named:]), [str(snapshots)], "after")
+        c.end(vm, "clean")
+    finally:
+        shutil.rmtree(snapshots / name, ignore_errors=True)
+
+
 def snapshot_faults(c):
     """A snapshot that fails leaves the VM as it was, or ends it by name, and never anything half-made."""
     snapshots = c.host.state / "snapshots"
@@ -1001,7 +1026,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_durable, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
