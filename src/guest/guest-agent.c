@@ -149,25 +149,36 @@ static void agent_frozen(void *user, int error, const char *who)
 	if (error)
 		guest_stop_warn("the guest's programs cannot be frozen: %s%s%s", strerror(-error),
 			*who ? ": " : "", who);
+	if (error)
+		guest_conn_set_hold(&a->conns, false);
 	guest_home_frozen(&a->home, error);
 }
 
 static int agent_freeze(void *user)
 {
 	struct guest_agent *a = user;
-	/* a test's programs are not the guest's */
-	int r = a->config->mode == GUEST_AGENT_TEST ? -EALREADY : guest_freeze_start(&a->freeze);
+	int r;
 
+	/* what would be started now would be one that is not frozen */
+	guest_conn_set_hold(&a->conns, true);
+	/* a test's programs are not the guest's */
+	r = a->config->mode == GUEST_AGENT_TEST ? -EALREADY : guest_freeze_start(&a->freeze);
 	if (r == -EALREADY && !a->freeze.is_waiting) {
 		guest_home_frozen(&a->home, 0);
 		return 0;
 	}
+	if (r < 0 && r != -EALREADY)
+		guest_conn_set_hold(&a->conns, false);
 	return r == -EALREADY ? 0 : r;
 }
 
 static int agent_thaw(void *user)
 {
-	return guest_freeze_thaw(&((struct guest_agent *)user)->freeze);
+	struct guest_agent *a = user;
+	int r = guest_freeze_thaw(&a->freeze);
+
+	guest_conn_set_hold(&a->conns, false);
+	return r;
 }
 
 static void agent_main_over(void *user)

@@ -315,6 +315,34 @@ int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume)
 	return 0;
 }
 
+static void conn_hold(struct guest_conn *c, bool hold)
+{
+	if (c->state != CONN_AUTH && c->state != CONN_REQUEST)
+		return;
+	if (hold) {
+		guest_timer_stop(&c->timer);
+		guest_frames_pause(&c->frames);
+	} else {
+		guest_timer_arm(&c->timer, c->set->loop,
+			c->state == CONN_AUTH ? AUTH_MS : REQUEST_MS, conn_timeout);
+		guest_frames_resume(&c->frames);
+	}
+}
+
+void guest_conn_set_hold(struct guest_conn_set *set, bool hold)
+{
+	struct guest_conn *c, *next;
+
+	if (set->held == hold)
+		return;
+	set->held = hold;
+	guest_source_set(&set->listener, hold ? 0 : EPOLLIN);
+	for (c = LIST_FIRST(&set->conns); c; c = next) {
+		next = LIST_NEXT(c, link);
+		conn_hold(c, hold);
+	}
+}
+
 void guest_conn_set_finish(struct guest_conn_set *set)
 {
 	struct guest_conn *c;

@@ -36,6 +36,7 @@ struct guest_conn_set {
 	struct guest_forward_set forwards;
 	struct guest_copy_set copies;
 	size_t n, n_unauthenticated;
+	bool held;
 	LIST_HEAD(, guest_conn) conns;
 };
 
@@ -44,3 +45,6 @@ struct guest_conn_set {
 
 int guest_conn_set_init(struct guest_conn_set *set, int listen_fd_consume);
 void guest_conn_set_finish(struct guest_conn_set *set);
+
+/* Nothing is begun for anybody until it is let go again: who asks waits. What has begun goes on. */
+void guest_conn_set_hold(struct guest_conn_set *set, bool hold);

@@ -164,6 +164,16 @@ void guest_frames_pause(struct guest_frames *f)
 	guest_frames_update(f);
 }
 
+void guest_frames_resume(struct guest_frames *f)
+{
+	f->paused = false;
+	/* read with the end of it in sight */
+	if (guest_frames_deliver(f) < 0)
+		f->on_closed(f);
+	else if (f->source.loop)
+		guest_frames_update(f);
+}
+
 void guest_frames_end(struct guest_frames *f)
 {
 	f->ending = true;

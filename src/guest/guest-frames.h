@@ -32,6 +32,9 @@ bool guest_frames_has_room(const struct guest_frames *f);
 /* Delivers no further message until resumed. */
 void guest_frames_pause(struct guest_frames *f);
 
+/* F may be finished when it returns. */
+void guest_frames_resume(struct guest_frames *f);
+
 /* Sends what is queued, half-closes, discards input until the peer closes too; then on_closed. */
 void guest_frames_end(struct guest_frames *f);
 

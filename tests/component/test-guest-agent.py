@@ -408,6 +408,44 @@ class AgentTest(unittest.TestCase):
         self.a.home.send(w.PING, b"12345678")
         self.assertEqual(self.a.home.recv(), (w.PONG, b"12345678"))
 
+    def test_nothing_begins_while_frozen(self):
+        def home(kind):
+            self.a.home.send(kind)
+            self.assertEqual(self.a.home.recv(), (w.DONE, struct.pack("<BI", kind, 0)))
+
+        def silent(conn):
+            conn.sock.settimeout(0.5)
+            with self.assertRaises(TimeoutError):
+                conn.recv()
+            conn.sock.settimeout(10)
+
+        before, idle, stranger, running = self.a.session(), self.a.session(), self.a.connect(), self.a.session()
+        running.send(w.EXEC, w.exec_payload(["sh", "-c", "read x; echo $x"], flags=w.STDIN, user=ME))
+        self.assertEqual(running.recv()[0], w.STARTED)
+        home(w.FREEZE)
+        home(w.FREEZE)
+        before.send(w.EXEC, w.exec_payload(["echo", "x"], user=ME))
+        silent(before)
+        stranger.send(w.AUTH, struct.pack("<I", 1) + self.a.secret)
+        silent(stranger)
+        new = self.a.connect()
+        new.send(w.AUTH, struct.pack("<I", 1) + self.a.secret)
+        silent(new)
+        time.sleep(1)   # more than a stranger has
+        running.send(w.DATA, b"\0" + struct.pack("<Q", 0) + b"y\n")
+        self.assertEqual(next(p for kind, p in iter(running.recv, None) if kind == w.DATA)[-2:], b"y\n")
+        home(w.THAW)
+        home(w.THAW)
+        self.assertEqual(before.recv()[0], w.STARTED)
+        for conn in (stranger, new):
+            self.assertEqual(conn.recv()[0], w.AUTH_OK)
+            conn.send(w.EXEC, w.exec_payload(["true"], user=ME))
+            self.assertEqual(conn.recv()[0], w.STARTED)
+        idle.send(w.EXEC, w.exec_payload(["true"], user=ME))
+        self.assertEqual(idle.recv()[0], w.STARTED)
+        for conn in (before, idle, stranger, new, running):
+            conn.close()
+
 
 class AgentLifeTest(unittest.TestCase):
     def setUp(self):
