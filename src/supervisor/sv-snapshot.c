@@ -426,6 +426,15 @@ static void begin(struct sv *sv, const char *name, struct control_call *call, bo
 	}
 }
 
+/* Of what was restored some program stands still, and nobody would be told. */
+static void not_thawed(struct sv *sv, int error)
+{
+	CLEANUP_FREE char *cause = str_printf(
+		"after its restore the guest's programs do not go on: %s", strerror(-error));
+
+	sv_happen(sv, SV_VMM_FAULT, cause);
+}
+
 /* It must not run on by itself: who is not frozen is asked to be what he is. */
 void sv_snapshot_told(struct sv *sv, bool frozen, int error)
 {
@@ -438,6 +447,8 @@ void sv_snapshot_told(struct sv *sv, bool frozen, int error)
 			be_over(sv);
 		return;
 	}
+	if (sv->restore && s->phase == SNAPSHOT_NONE && !frozen && error)
+		not_thawed(sv, error);
 	if (s->phase != SNAPSHOT_FREEZE || !frozen)
 		return;
 	s->timer = sd_event_source_disable_unref(s->timer);

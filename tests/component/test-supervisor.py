@@ -396,6 +396,10 @@ def snapshot_faults(c):
         c.host.run("restore", name, check=0)
         c.end(vm, "clean")
         true("thawed" in log(vm), "who was frozen")
+        c.host.env["FAKE"] = "nothaw"
+        c.host.run("restore", name)
+        s = c.ended(vm, "crashed")
+        true("do not go on" in s["cause"], f"the cause: {s}")
     finally:
         shutil.rmtree(snapshots / name, ignore_errors=True)
 
