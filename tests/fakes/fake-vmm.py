@@ -140,7 +140,8 @@ def main():
         c = agent()
     while True:
         sources = [control] + ([c.sock] if c and not paused else [])
-        ready, _, _ = select.select(sources, [], [])
+        # what came together with WELCOME is there already
+        ready, _, _ = select.select(sources, [], [], 0 if c and c.buf and not paused else None)
         if control in ready:
             data = control.recv(4096)
             if not data:
