@@ -268,24 +268,26 @@ static int read_now(const struct vm_spec *spec, struct snapshot *s, char **ret_r
 	return read_store(spec, s, ret_reason);
 }
 
-int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason)
+int snapshot_begin(int dir_fd, const struct vm_spec *spec, struct snapshot *ret, char **ret_reason)
 {
-	CLEANUP(json_codec_putp) struct json_object *o = NULL;
-	CLEANUP(snapshot_finish) struct snapshot s = { 0 };
-	const char *text;
-	int r = read_now(spec, &s, ret_reason);
+	int r = read_now(spec, ret, ret_reason);
 
 	if (r == 0)
 		r = snapshot_parts_keep_credentials(dir_fd, spec);
+	return r < 0 ? r : vm_spec_write(dir_fd, spec);
+}
+
+int snapshot_complete(int dir_fd, struct snapshot *s)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = NULL;
+	const char *text;
+	int r = settle(dir_fd);
+
 	if (r == 0)
-		r = vm_spec_write(dir_fd, spec);
-	if (r == 0)
-		r = settle(dir_fd);
-	if (r == 0)
-		r = read_files(dir_fd, &s.files);
+		r = read_files(dir_fd, &s->files);
 	if (r < 0)
 		return r;
-	o = json_codec_encode(fields, ARRAY_SIZE(fields), &s);
+	o = json_codec_encode(fields, ARRAY_SIZE(fields), s);
 	text = o ? json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY) : NULL;
 	return text ? write_manifest(dir_fd, text) : -ENOMEM;
 }

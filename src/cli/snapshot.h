@@ -35,8 +35,14 @@ struct snapshot {
 /* STATE/snapshots/NAME. Descriptor; -EINVAL: no name for one, -ENOENT. */
 int snapshot_open(const char *name);
 
-/* Of DIR_FD, with which SPEC was made whole: reads all of its files. 0, or -errno with *RET_REASON (heap). */
-int snapshot_complete(int dir_fd, const struct vm_spec *spec, char **ret_reason);
+/*
+ * What does not need the VM's memory, so that what is wrong is known before anything is done to the VM. *RET is to be
+ * finished in any case. 0, or -errno with *RET_REASON (heap, may be NULL).
+ */
+int snapshot_begin(int dir_fd, const struct vm_spec *spec, struct snapshot *ret, char **ret_reason);
+
+/* S, of snapshot_begin(), when the supervisor has done its part: reads all of the files. 0 or -errno. */
+int snapshot_complete(int dir_fd, struct snapshot *s);
 
 /* 0 and all of it; -ENOENT: there is no manifest; -EBADMSG. */
 int snapshot_read(int dir_fd, struct snapshot *ret);

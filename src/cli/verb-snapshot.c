@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include "cleanup.h"
-#include "cli-store.h"
 #include "cli.h"
 #include "control-client.h"
 #include "control-error.h"
@@ -18,7 +17,6 @@
 #include "lock.h"
 #include "snapshot-parts.h"
 #include "snapshot.h"
-#include "store.h"
 #include "str.h"
 #include "verb-list.h"
 #include "vm-spec.h"
@@ -84,21 +82,25 @@ static int make_hidden(int all, const char *hidden, uid_t uid)
 	return TAKE_FD(dir);
 }
 
-/* Image by digest, back-end and accelerator as they are: what the words mean later is another matter. */
+/* What the words of the specification meant when the VM was started, which may be another thing by now. */
 static int pin(const struct vm_status *status, struct vm_spec *spec)
 {
-	struct store_image image = { 0 };
-	CLEANUP_FREE char *reason = NULL;
-	int r = store_find_image(cli_store(), spec->image, &image, &reason);
+	int r = status->image_digest && status->kernel_digest ? 0 : -ENODATA;
 
 	if (r == 0)
-		r = str_set(&spec->image, image.digest);
+		r = str_set(&spec->image, status->image_digest);
+	if (r == 0)
+		r = str_set(&spec->kernel, status->kernel_digest);
 	if (r == 0)
 		r = str_set(&spec->backend, status->backend);
 	if (r == 0)
 		r = str_set(&spec->accel, status->accel);
-	store_image_finish(&image);
-	return r;
+	if (r == 0)
+		r = str_set(&spec->vsock, status->vsock);
+	return r == 0 ? 0
+		      : fail(UVMS_EXIT_FAILED,
+				r == -ENODATA ? "it was started by an older uvms" : strerror(-r),
+				r == -ENODATA ? "restart the VM" : NULL, "no snapshot was made");
 }
 
 static int read_spec(const char *name, struct vm_spec *ret, char **ret_reason)
@@ -118,18 +120,27 @@ static int take(const char *vm, const char *hidden)
 	return cli_call(vm, "io.uvms.VM.Snapshot", p, NULL, NULL);
 }
 
-static int complete(
-	int all, int dir, const char *hidden, const char *name, const struct vm_spec *spec)
+static int begin(int dir, const struct vm_spec *spec, struct snapshot *ret)
 {
 	CLEANUP_FREE char *reason = NULL;
-	int r = snapshot_complete(dir, spec, &reason);
+	int r = snapshot_begin(dir, spec, ret, &reason);
+
+	return r == 0 ? 0
+		      : fail(control_error_exit(r), reason ? reason : strerror(-r), NULL,
+				"no snapshot was made");
+}
+
+static int complete(int all, int dir, const char *hidden, const char *name, struct snapshot *s)
+{
+	int r = snapshot_complete(dir, s);
 
 	if (r == 0 && (renameat2(all, hidden, all, name, RENAME_NOREPLACE) < 0 || fsync(all) < 0))
 		r = -errno;
 	if (r == 0)
 		return 0;
-	return fail(control_error_exit(r), reason ? reason : strerror(-r), NULL,
-		"the snapshot %s cannot be completed", name);
+	return fail(control_error_exit(r), strerror(-r), NULL,
+		"the snapshot %s cannot be completed%s", name,
+		arg_stop ? ", and the VM has been ended" : "");
 }
 
 static int wait_end(const char *vm)
@@ -141,11 +152,12 @@ static int wait_end(const char *vm)
 	return 0;
 }
 
-static int make(
-	const char *vm, const char *name, const struct vm_status *status, struct vm_spec *spec)
+static int make(const char *vm, const char *name, const struct vm_status *status,
+	const struct vm_spec *spec)
 {
 	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), VM_SNAPSHOTS), dir = -EBADF;
 	CLEANUP_FREE char *hidden = str_printf(".%s.new", name);
+	CLEANUP(snapshot_finish) struct snapshot s = { 0 };
 	int r;
 
 	if (all < 0 || !hidden)
@@ -159,11 +171,11 @@ static int make(
 		return fail(control_error_exit(dir),
 			dir == -EBUSY ? "another uvms snapshot makes it" : strerror(-dir), NULL,
 			"%s cannot be made", name);
-	r = pin(status, spec);
-	r = r < 0 ? fail(UVMS_EXIT_FAILED, strerror(-r), NULL, "its image is not there any more")
-		  : take(vm, hidden);
+	r = begin(dir, spec, &s);
 	if (r == 0)
-		r = complete(all, dir, hidden, name, spec);
+		r = take(vm, hidden);
+	if (r == 0)
+		r = complete(all, dir, hidden, name, &s);
 	if (r == 0 && arg_stop)
 		r = wait_end(vm);
 	if (r)
@@ -193,6 +205,8 @@ static int run_snapshot(int argc, char **argv)
 		r = fail(UVMS_EXIT_FAILED, reason, NULL, "the specification of %s cannot be read",
 			argv[0]);
 	else
+		r = pin(&status, &spec);
+	if (r == 0)
 		r = make(argv[0], argv[1], &status, &spec);
 	vm_spec_finish(&spec);
 	vm_status_finish(&status);

@@ -30,7 +30,7 @@ static int plan_image(struct sv *sv, char **ret_reason, char **ret_next)
 			detail ? detail : strerror(-r));
 		*ret_next = strdup("uvms image rm it and build it again");
 	}
-	return r;
+	return r < 0 ? r : str_set(&sv->status.image_digest, sv->image.digest);
 }
 
 static int plan_kernel(struct sv *sv, char **ret_reason, char **ret_next)
@@ -40,7 +40,7 @@ static int plan_kernel(struct sv *sv, char **ret_reason, char **ret_next)
 
 	r = store_find_kernel(sv->store, sv->spec.kernel, &sv->kernel, &detail);
 	if (r >= 0)
-		return 0;
+		return str_set(&sv->status.kernel_digest, sv->kernel.digest);
 	*ret_reason = r == -ENOENT
 			      ? str_printf("there is no kernel%s%s", sv->spec.kernel ? " " : "",
 					str_or(sv->spec.kernel, ""))

@@ -22,6 +22,8 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(struct vm_status, name, JSON_STR),
 	JSON_FIELD(struct vm_status, state, JSON_STR),
 	JSON_FIELD(struct vm_status, image, JSON_STR),
+	JSON_FIELD(struct vm_status, image_digest, JSON_STR),
+	JSON_FIELD(struct vm_status, kernel_digest, JSON_STR),
 	JSON_FIELD(struct vm_status, incarnation, JSON_STR),
 	JSON_FIELD(struct vm_status, backend, JSON_STR),
 	JSON_FIELD(struct vm_status, backend_reason, JSON_STR),

@@ -16,6 +16,8 @@ struct vm_status {
 	char *name;  /* owned, all strings */
 	char *state; /* starting, booting, running, stopping, stopped, failed */
 	char *image;
+	char *image_digest; /* what that, and the kernel's name, meant when it was started */
+	char *kernel_digest;
 	char *incarnation;
 	char *backend;
 	char *backend_reason; /* why this one; NULL: it was asked for */

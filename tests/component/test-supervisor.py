@@ -351,6 +351,40 @@ def snapshot_durable(c):
         shutil.rmtree(snapshots / name, ignore_errors=True)
 
 
+def snapshot_names(c):
+    """A snapshot is of what the names meant when the VM was started, not of what they mean now."""
+    names = [f"n{os.getpid()}{tag}" for tag in "abc"]
+    snapshots, vm = c.host.state / "snapshots", "named"
+    read = lambda name, what: json.loads((snapshots / name / what).read_text())
+    c.host.names.append(vm)
+    c.host.env["FAKE"] = ""
+    with tempfile.TemporaryDirectory() as root:
+        build = lambda name: c.host.run("image", "build", name, "--from-dir", root, check=0)
+        (pathlib.Path(root) / "file").write_text("then")
+        build("moves"), build("stays")
+        c.host.run("run", "-d", "--backend=null", "--name", vm, "moves", check=0)
+        try:
+            c.host.run("snapshot", vm, names[0], check=0)
+            (pathlib.Path(root) / "file").write_text("now")
+            build("moves")
+            c.host.run("snapshot", vm, names[1], check=0)
+            equal(read(names[1], "manifest.json")["layers"], read(names[0], "manifest.json")["layers"], "layers")
+            equal(read(names[1], "spec.json"), read(names[0], "spec.json"), "specification")
+            equal(read(names[1], "spec.json")["vsock"], "uvms", "the vsock device")
+            true(read(names[1], "spec.json")["kernel"].startswith("sha256:"), "the kernel")
+            c.host.run("image", "rm", "stays", check=0)
+            for options in ((), ("--stop",)):
+                p = c.host.run("snapshot", *options, vm, names[2])
+                true(p.returncode != 0 and b"not in the store" in p.stderr, f"{p}")
+                equal(c.host.status(vm)["state"], "running", "it goes on")
+            equal([p.name for p in snapshots.iterdir() if names[2] in p.name], [], "what is left")
+            c.end(vm, "clean")
+        finally:
+            for name in names:
+                shutil.rmtree(snapshots / name, ignore_errors=True)
+            c.host.run("image", "rm", "moves")
+
+
 def snapshot_faults(c):
     """A snapshot that fails leaves the VM as it was, or ends it by name, and never anything half-made."""
     snapshots = c.host.state / "snapshots"
@@ -1030,7 +1064,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_durable, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_durable, snapshot_names, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
