@@ -275,9 +275,13 @@ static void qemu_load(struct vmm *v)
 		qemu_load_failed(v, strerror(-r));
 }
 
+/* REASON may be the first error of its answers, which ends with it. */
 static void qemu_save_ended(struct vmm *v, int error, const char *reason)
 {
-	((struct vmm_qemu *)v->impl)->migrating = QEMU_NOT_MIGRATING;
+	struct vmm_qemu *q = v->impl;
+	CLEANUP_FREE char *first = TAKE_PTR(q->error);
+
+	q->migrating = QEMU_NOT_MIGRATING;
 	vmm_op_end(v, error, reason);
 }
 
@@ -311,7 +315,9 @@ static void qemu_finalized(struct vmm *v, struct json_object *data)
 {
 	struct vmm_qemu *q = v->impl;
 
-	if (str_eq(qemu_text(data, "status"), "finish-migrate")) {
+	if (q->error) {
+		qemu_save_ended(v, -EIO, q->error);
+	} else if (str_eq(qemu_text(data, "status"), "finish-migrate")) {
 		qemu_finalize(v);
 	} else if (str_eq(q->migrated, "completed")) {
 		qemu_save_ended(v, 0, NULL);
