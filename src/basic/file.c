@@ -16,6 +16,8 @@
 #include "fd.h"
 #include "str.h"
 
+#define TREE_DEPTH_MAX (1 << 20)
+
 int file_read_fd(int fd, size_t max, char **ret_data, size_t *ret_len)
 {
 	CLEANUP_FREE char *data = NULL;
@@ -137,30 +139,81 @@ static void dir_close(DIR *d)
 
 DEFINE_CLEANUP(DIR *, dir_close);
 
-static int file_empty_dir(int fd)
+static int dir_open(int dirfd, const char *name, DIR **ret)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), r;
+
+	*ret = fd < 0 ? NULL : fdopendir(fd);
+	if (*ret)
+		return 0;
+	r = -errno;
+	fd_close(fd);
+	return r;
+}
+
+/* 1: NAME is a directory, 0: it is none, and gone. */
+static int file_drop(int dirfd, const char *name)
+{
+	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
+		return 0;
+	return errno == EISDIR || errno == EPERM ? 1 : -errno;
+}
+
+/* What lies in directory NAME goes, directories to TOP; then it goes, too. */
+static int file_flatten(int top, const char *name)
 {
 	CLEANUP(dir_closep) DIR *d = NULL;
-	int copy = dup(fd), r = 0;
+	int r = dir_open(top, name, &d);
 
-	if (copy < 0)
-		return -errno;
-	fcntl(copy, F_SETFD, FD_CLOEXEC);
-	d = fdopendir(copy);
-	if (!d) {
-		r = -errno;
-		close(copy);
-		return r;
+	for (struct dirent *e; r == 0 && (e = readdir(d));) {
+		char temporary[32];
+		unsigned long tag;
+
+		if (str_eq(e->d_name, ".") || str_eq(e->d_name, ".."))
+			continue;
+		r = file_drop(dirfd(d), e->d_name);
+		if (r <= 0)
+			continue;
+		r = getrandom(&tag, sizeof tag, 0) == sizeof tag ? 0 : -EIO;
+		snprintf(temporary, sizeof temporary, ".rm.%lx", tag);
+		if (r == 0 && renameat(dirfd(d), e->d_name, top, temporary) < 0)
+			r = -errno;
 	}
-	for (struct dirent *e; (e = readdir(d));) {
+	if (r < 0)
+		return r;
+	return unlinkat(top, name, AT_REMOVEDIR) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* How many directories there were, or the first error. */
+static int file_empty_once(int top)
+{
+	CLEANUP(dir_closep) DIR *d = NULL;
+	int r = dir_open(top, ".", &d), n = 0;
+
+	for (struct dirent *e; d && (e = readdir(d));) {
 		int q;
 
 		if (str_eq(e->d_name, ".") || str_eq(e->d_name, ".."))
 			continue;
-		q = file_remove_tree_at(fd, e->d_name);
+		q = file_drop(top, e->d_name);
+		if (q > 0) {
+			q = file_flatten(top, e->d_name);
+			n++;
+		}
 		if (q < 0 && r == 0)
 			r = q;
 	}
-	return r;
+	return r < 0 ? r : n;
+}
+
+/* However deep it is, a few descriptors are enough: who made the tree may not like that it goes. */
+static int file_empty_dir(int top)
+{
+	int r = 1;
+
+	for (int i = 0; r > 0 && i < TREE_DEPTH_MAX; i++)
+		r = file_empty_once(top);
+	return r > 0 ? -ELOOP : r;
 }
 
 int file_remove_tree_at(int dirfd, const char *name)
@@ -168,10 +221,9 @@ int file_remove_tree_at(int dirfd, const char *name)
 	CLEANUP_CLOSE int fd = -EBADF;
 	int r;
 
-	if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
-		return 0;
-	if (errno != EISDIR && errno != EPERM)
-		return -errno;
+	r = file_drop(dirfd, name);
+	if (r <= 0)
+		return r;
 	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;

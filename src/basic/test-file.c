@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "cleanup.h"
@@ -62,6 +63,30 @@ static void removes_trees_but_follows_no_link(void **state)
 	assert_int_equal(fstatat(dir, "sub", &st, 0), -1);
 	assert_int_equal(fstatat(dir, "kept", &st, 0), 0);
 	assert_int_equal(file_remove_tree_at(dir, "sub"), 0);
+}
+
+/* Deeper than there are descriptors, and than a path can be. */
+static void removes_deep_trees(void **state)
+{
+	int dir = *(int *)*state, fd = file_mkdir_at(dir, "deep", 0700);
+	struct rlimit before, few;
+	struct stat st;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = (struct rlimit){ 64, before.rlim_max };
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	for (int i = 0; i < 3000; i++) {
+		int next = file_mkdir_at(fd, "d", 0700);
+
+		assert_true(next >= 0);
+		assert_int_equal(file_write_at(fd, "f", "x", 1, 0600), 0);
+		close(fd);
+		fd = next;
+	}
+	close(fd);
+	assert_int_equal(file_remove_tree_at(dir, "deep"), 0);
+	assert_int_equal(fstatat(dir, "deep", &st, 0), -1);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 static void long_socket_paths(void **state)
@@ -131,6 +156,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(round_trip),
+		cmocka_unit_test(removes_deep_trees),
 		cmocka_unit_test(removes_trees_but_follows_no_link),
 		cmocka_unit_test(long_socket_paths),
 		cmocka_unit_test(list),
