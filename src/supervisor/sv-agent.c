@@ -209,7 +209,7 @@ static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 		sv_link_told(h->agent->sv, (int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
 	if (m->done.request == AGENT_WIRE_FREEZE || m->done.request == AGENT_WIRE_THAW)
 		sv_snapshot_told(h->agent->sv, m->done.request == AGENT_WIRE_FREEZE,
-			-(int)(m->done.error & 0xfff));
+			-(int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
 	if (m->done.request != AGENT_WIRE_STOP)
 		return 0;
 	sd_event_source_set_enabled(h->agent->ask, SD_EVENT_OFF);

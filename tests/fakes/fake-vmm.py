@@ -165,6 +165,7 @@ def main():
             elif kind in (wire.FREEZE, wire.THAW):
                 print("frozen" if kind == wire.FREEZE else "thawed", file=sys.stderr, flush=True)
                 error = 95 if "nofreeze" in fake and kind == wire.FREEZE else 0
+                error = 1 << 12 if "oddfreeze" in fake and kind == wire.FREEZE else error	# no errno at all
                 error = 16 if "nothaw" in fake and kind == wire.THAW else error
                 if "deaffreeze" not in fake:
                     c.send(wire.DONE, struct.pack("<BI", kind, error))
