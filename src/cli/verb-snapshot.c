@@ -15,6 +15,7 @@
 #include "fd.h"
 #include "file.h"
 #include "lock.h"
+#include "runtime-dir.h"
 #include "snapshot-parts.h"
 #include "snapshot.h"
 #include "str.h"
@@ -252,19 +253,32 @@ static int give_parts(int dir, const char *name, const struct snapshot *s, struc
 				"the snapshot %s is not restored", name);
 }
 
-static int restore(int dir, const char *name, const struct snapshot *s, struct vm_spec *spec)
+/* Under the name's lock: nobody starts it meanwhile, and runs with what is changed below it. */
+static int give_all(int dir, const char *name, const struct snapshot *s, struct vm_spec *spec)
 {
-	CLEANUP_CLOSE int client = -EBADF;
-	struct vm_status status = { 0 };
-	int r = vm_status_look(cli_dirs(), spec->name, &status);
-	bool alive = r == 0 && vm_status_is_alive(&status);
+	struct runtime_dir rt;
+	char holder[16];
+	int r;
 
-	vm_status_finish(&status);
-	if (alive)
+	(void)runtime_dir_sweep(cli_dirs(), spec->name);
+	r = runtime_dir_lock(cli_dirs(), spec->name, &rt, holder);
+	if (r == -EBUSY)
 		return fail(UVMS_EXIT_BUSY, NULL, "uvms stop it first", "%s runs", spec->name);
+	if (r < 0)
+		return fail(control_error_exit(r), strerror(-r), NULL,
+			"the snapshot %s is not restored", name);
 	r = give_parts(dir, name, s, spec);
 	if (r == 0)
 		r = know_vm(spec);
+	runtime_dir_end(cli_dirs(), spec->name, &rt);
+	return r;
+}
+
+static int restore(int dir, const char *name, const struct snapshot *s, struct vm_spec *spec)
+{
+	CLEANUP_CLOSE int client = -EBADF;
+	int r = give_all(dir, name, s, spec);
+
 	if (r == 0)
 		r = cli_launch_from(spec->name, name, &client);
 	return r ? r : cli_wait_ready(spec->name, client);

@@ -326,6 +326,31 @@ def snapshot_owner(c):
         shutil.rmtree(kept.parent, ignore_errors=True)
 
 
+def snapshot_alone(c):
+    """Nobody starts a VM that is being restored, and would run with what is changed below it."""
+    if not shutil.which("strace"):
+        raise vmtest.Skip("strace is not installed")
+    name, volume = f"a{os.getpid()}", f"w{os.getpid()}"
+    vm = c.start("", f"--volume={volume}:/data:64M")
+    try:
+        c.host.run("snapshot", vm, name, check=0)
+        c.end(vm, "clean")
+        p = subprocess.Popen(["strace", "-qqq", "-o", "/dev/null", "-e", "trace=fsync", "-e",
+                              "inject=fsync:delay_enter=5000000", *vmtest.command("restore", name)],
+                             env=c.host.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and not any((c.host.state / "volumes").glob(f"{volume}.{name}/*")):
+            time.sleep(0.02)
+        c.host.run("start", vm, check=4)
+        said = p.communicate(timeout=60)
+        equal(p.returncode, 0, f"{said}")
+        true("restored" in c.host.status(vm), "it was restored")
+        c.end(vm, "clean")
+    finally:
+        shutil.rmtree(c.host.state / "snapshots" / name, ignore_errors=True)
+        c.host.run("volume", "rm", volume, f"{volume}.{name}")
+
+
 def snapshot_durable(c):
     """When it has its name all of it is on disk, and then its name is, too."""
     if not shutil.which("strace"):
@@ -1067,7 +1092,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_durable, snapshot_names, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
