@@ -46,6 +46,7 @@ struct agent_home {
 	int fd;                      /* owned */
 	bool proven;
 	uint32_t version; /* of the agent's wire, from HELLO */
+	uint32_t n_links; /* NETWORK was sent so often, and its DONE has not come */
 	struct inbuf in;
 };
 
@@ -154,6 +155,12 @@ static void agent_log(struct sv_agent *a, enum log_level level, const char *text
 		a->n_lines == AGENT_LINES_MAX ? " (no more such lines follow)" : "");
 }
 
+static void agent_called(struct sv_agent *a)
+{
+	sv_snapshot_agent_called(a->sv);
+	sv_link_agent_called(a->sv);
+}
+
 /* -EPERM: close it. */
 static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 {
@@ -180,7 +187,7 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 	log_debug("%s: the agent called (stage %u)", a->sv->spec.name, m->hello.stage);
 	r = home_send(h, &welcome);
 	if (r == 0 && a->control == h)
-		sv_snapshot_agent_called(a->sv);
+		agent_called(a);
 	return r;
 }
 
@@ -203,10 +210,24 @@ static int home_on_ready(struct agent_home *h, const struct agent_wire_msg *m)
 	return 0;
 }
 
+/* Each NETWORK is answered; the last answer counts, as the last one overtakes those before it. */
+static void home_on_link(struct agent_home *h, uint32_t error)
+{
+	char text[64];
+
+	if (h->n_links == 0 || --h->n_links > 0)
+		return;
+	error = MIN(error, (uint32_t)AGENT_ERRNO_MAX);
+	snprintf(text, sizeof text, "its network: error %u", error);
+	if (error)
+		agent_log(h->agent, LOG_LEVEL_WARNING, text);
+	sv_link_told(h->agent->sv, (int)error);
+}
+
 static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 {
 	if (m->done.request == AGENT_WIRE_NETWORK)
-		sv_link_told(h->agent->sv, (int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
+		home_on_link(h, m->done.error);
 	if (m->done.request == AGENT_WIRE_FREEZE || m->done.request == AGENT_WIRE_THAW)
 		sv_snapshot_told(h->agent->sv, m->done.request == AGENT_WIRE_FREEZE,
 			-(int)MIN(m->done.error, (uint32_t)AGENT_ERRNO_MAX));
@@ -397,12 +418,18 @@ int sv_agent_link(struct sv_agent *a)
 {
 	struct agent_wire_msg m = { .type = AGENT_WIRE_NETWORK };
 	struct boot_desc d = { 0 };
+	int r;
 
 	if (!a->control)
 		return -ENOTCONN;
 	sv_net_describe(a->sv, &d);
 	m.network = d.network;
-	return home_send(a->control, &m);
+	r = home_send(a->control, &m);
+	if (r < 0)
+		agent_log(a, LOG_LEVEL_WARNING, "it was not told of its network");
+	else
+		a->control->n_links++;
+	return r;
 }
 
 int sv_agent_hold(struct sv_agent *a, bool hold)

@@ -9,7 +9,6 @@
 #include "control-error.h"
 #include "control-server.h"
 #include "fd.h"
-#include "log.h"
 #include "str.h"
 #include "sv-agent.h"
 #include "sv-attach.h"
@@ -109,6 +108,7 @@ static void link_operate(struct sv *sv, struct control_call *call, const struct 
 {
 	int r;
 
+	sv->link.timer = sd_event_source_disable_unref(sv->link.timer);
 	sv->link.call = call;
 	r = sv_change_do(sv, op, ended);
 	if (r < 0)
@@ -211,9 +211,8 @@ void sv_link_detach(struct sv *sv, struct control_call *call)
 
 void sv_link_told(struct sv *sv, int error)
 {
-	if (error)
-		log_warning("%s: the guest did not set up its network: %s", sv->spec.name,
-			strerror(error));
+	if (!sv->link.timer)
+		return;
 	if (error == 0)
 		link_answer(sv, 0, NULL, NULL);
 	else
@@ -223,8 +222,15 @@ void sv_link_told(struct sv *sv, int error)
 
 void sv_link_again(struct sv *sv)
 {
-	if (sv->link.attached && sv_agent_link(sv->agent) < 0)
-		log_warning("%s: the guest was not told of its network", sv->spec.name);
+	if (sv->link.attached)
+		(void)sv_agent_link(sv->agent);
+}
+
+/* What was asked by way of another channel may be lost, or its answer. */
+void sv_link_agent_called(struct sv *sv)
+{
+	if (sv->link.timer)
+		(void)sv_agent_link(sv->agent);
 }
 
 void sv_link_forget(struct sv *sv, struct control_call *call)

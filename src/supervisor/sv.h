@@ -157,7 +157,7 @@ struct sv_link {
 	bool attached;
 	uint32_t slot;
 	struct control_call *call; /* borrowed: waits for the guest; NULL: nobody does */
-	sd_event_source *timer;    /* owned: the guest's word is due */
+	sd_event_source *timer;    /* owned: the guest's word is due; NULL: nobody waits for it */
 };
 
 struct sv {
@@ -272,8 +272,12 @@ bool sv_handover_took(struct sv *sv);
 bool sv_handover_told(struct sv *sv, enum keeper_op op);
 void sv_handover_finish(struct sv *sv);
 
-/* An attached network (sv-link), as sv-agent sees it: the guest has set it up (ERROR 0), or says why not. */
+/*
+ * An attached network (sv-link), as sv-agent sees it: the guest has set it up (ERROR 0), or says why not; the agent has
+ * called home, and knows of no request.
+ */
 void sv_link_told(struct sv *sv, int error);
+void sv_link_agent_called(struct sv *sv);
 
 /* Of this program. */
 const char *sv_version(void);

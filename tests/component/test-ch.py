@@ -698,7 +698,16 @@ def network_attached(c):
         ("net-error=110", 5, "did not set it up.*detach", "clean", 2),
         ("net-error=5", 1, "did not set it up.*Input/output error", "clean", 2),
         ("net-deaf", 5, "does not answer", "clean", 2),
+        ("net-lost", 0, "", "clean", 2),
     ])
+    vm = c.start("vm.remove-device/delay=1 usr1=net-chatter", "--hotplug-slots=1")
+    c.host.run("attach", "--net=user", vm, check=0)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+    c.host.run("detach", "--net", vm, check=0)
+    equal((helpers(vm), c.host.status(vm).get("network")), (0, None), "detached")
+    time.sleep(1)
+    equal(c.log(vm, "supervisor").count("its network"), 0, "what a guest says unasked is not written down")
+    c.end(vm, "clean")
     vm = c.start("vm.remove-device/500", "--hotplug-slots=1")
     c.host.run("attach", "--net=user", vm, check=0)
     c.host.run("detach", "--net", vm, check=1)
