@@ -13,6 +13,7 @@
 #include "sv-agent.h"
 #include "sv-attach.h"
 #include "sv-change.h"
+#include "sv-children.h"
 #include "sv-net.h"
 #include "sv.h"
 
@@ -56,8 +57,19 @@ static void link_undo(struct sv *sv)
 	free(TAKE_PTR(sv->spec.net));
 	strv_free(TAKE_PTR(sv->spec.publish));
 	free(TAKE_PTR(sv->status.network));
-	sv->net_restarts = 0;
+	sv->net_restarts = sv->tap.restarts = 0;
 	sv->link.attached = false;
+}
+
+static void link_answer_lost(struct sv *sv)
+{
+	struct sv_child *ended = sv_net_ended(sv);
+	CLEANUP_FREE char *said = sv_logfile_tail(&ended->log, 300);
+	char text[128];
+
+	sv_child_describe(ended, text, sizeof text);
+	link_answer(
+		sv, -EIO, "the network ended as soon as it had begun", said && *said ? said : text);
 }
 
 static int link_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
@@ -90,6 +102,8 @@ static void attach_ended(struct sv *sv, int error, const char *reason)
 	sv_status_save(sv);
 	if (error < 0)
 		link_answer(sv, error, NULL, str_or(reason, strerror(-error)));
+	else if (sv_net_ended(sv))
+		link_answer_lost(sv);
 	else
 		link_ask_guest(sv);
 }
@@ -231,6 +245,17 @@ void sv_link_agent_called(struct sv *sv)
 {
 	if (sv->link.timer)
 		(void)sv_agent_link(sv->agent);
+}
+
+bool sv_link_is_coming(const struct sv *sv)
+{
+	return sv->link.timer || (sv->change.busy && sv->change.op.kind == VMM_OP_ADD_NET);
+}
+
+void sv_link_lost(struct sv *sv)
+{
+	if (sv->link.timer)
+		link_answer_lost(sv);
 }
 
 void sv_link_forget(struct sv *sv, struct control_call *call)

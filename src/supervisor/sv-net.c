@@ -1,7 +1,9 @@
 #include "sv-net.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,6 +37,12 @@
 
 #define NET_RESTARTS  5
 #define NET_LOW_PORTS 1024
+
+union net_address {
+	struct sockaddr sa;
+	struct sockaddr_in in;
+	struct sockaddr_in6 in6;
+};
 
 static int net_push_publish(const struct sv *sv, char ***args)
 {
@@ -156,6 +164,56 @@ static int net_check_low_ports(struct sv *sv, char **ret_reason, char **ret_next
 	return 0;
 }
 
+static socklen_t net_address(const struct vm_publish *p, union net_address *ret)
+{
+	*ret = (union net_address){ 0 };
+	if (inet_pton(AF_INET, p->address, &ret->in.sin_addr) == 1) {
+		ret->in.sin_family = AF_INET;
+		ret->in.sin_port = htons((uint16_t)p->host);
+		return sizeof ret->in;
+	}
+	if (inet_pton(AF_INET6, p->address, &ret->in6.sin6_addr) != 1)
+		return 0;
+	ret->in6.sin6_family = AF_INET6;
+	ret->in6.sin6_port = htons((uint16_t)p->host);
+	return sizeof ret->in6;
+}
+
+/* As passt will bind it; whatever else is wrong it says itself. 0, or -EADDRINUSE. */
+static int net_try_port(const struct vm_publish *p)
+{
+	union net_address address;
+	socklen_t len = net_address(p, &address);
+	CLEANUP_CLOSE int fd = -EBADF;
+	int one = 1;
+
+	if (len == 0)
+		return 0;
+	fd = socket(address.sa.sa_family, (p->udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return 0;
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (address.sa.sa_family == AF_INET6)
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+	return bind(fd, &address.sa, len) < 0 && errno == EADDRINUSE ? -EADDRINUSE : 0;
+}
+
+/* passt finds out when it runs; a VM that runs has its device by then. */
+static int net_check_free_ports(struct sv *sv, char **ret_reason, char **ret_next)
+{
+	struct vm_publish p;
+
+	for (char **v = sv->spec.publish; v && *v; v++) {
+		if (vm_publish_parse(*v, &p) < 0 || net_try_port(&p) == 0)
+			continue;
+		*ret_reason = str_printf(
+			"port %u of %s is in use%s", p.host, p.address, p.udp ? " (UDP)" : "");
+		*ret_next = strdup("publish another port of the host");
+		return -EADDRINUSE;
+	}
+	return 0;
+}
+
 int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 {
 	CLEANUP_FREE char *program = NULL;
@@ -172,6 +230,8 @@ int sv_net_plan(struct sv *sv, char **ret_reason, char **ret_next)
 	r = net_check_udp(sv, program, ret_reason, ret_next);
 	if (r == 0)
 		r = net_check_low_ports(sv, ret_reason, ret_next);
+	if (r == 0)
+		r = net_check_free_ports(sv, ret_reason, ret_next);
 	if (r == 0)
 		r = net_arguments(sv, program, &args);
 	if (r < 0)
@@ -256,10 +316,20 @@ void sv_net_stop(struct sv *sv)
 	sv->net_fd = fd_close(sv->net_fd);
 }
 
+struct sv_child *sv_net_ended(struct sv *sv)
+{
+	if (!sv_child_is_running(&sv->net_child))
+		return &sv->net_child;
+	return sv->tap.link_fd >= 0 && !sv_child_is_running(&sv->tap.child) ? &sv->tap.child : NULL;
+}
+
 static void net_lost(struct sv *sv)
 {
 	log_error("%s: the guest has lost its network", sv->spec.name);
-	(void)str_set(&sv->status.network, "lost; uvms restart gives a new one");
+	(void)str_set(&sv->status.network,
+		sv->link.attached || sv_link_is_coming(sv)
+			? "lost; uvms detach --net, then uvms attach give a new one"
+			: "lost; uvms restart gives a new one");
 	sv_status_save(sv);
 }
 
@@ -275,19 +345,24 @@ static int net_again(struct sv *sv, struct sv_child *ended)
 
 void sv_net_restart(struct sv *sv, const char *cause)
 {
-	struct sv_child *ended =
-		sv_child_is_running(&sv->net_child) ? &sv->tap.child : &sv->net_child;
+	struct sv_child *ended = sv_net_ended(sv);
 	CLEANUP_FREE char *said = NULL;
+	bool coming = sv_link_is_coming(sv);
 	int r;
 
 	sv_child_catch_up(ended);
 	said = sv_logfile_tail(&ended->log, 300);
 	log_warning("%s: %s: %s", sv->spec.name, str_or(cause, "passt ended"), str_or(said, ""));
-	r = net_again(sv, ended);
+	/* who has just begun is not tried again: somebody waits for it */
+	r = coming ? -ECANCELED : net_again(sv, ended);
 	if (r < 0)
 		net_lost(sv);
 	else
 		sv_status_save(sv);
 	sv_events_note(sv, "network",
-		r < 0 ? "it ended again and again: the network is lost" : str_or(cause, "passt"));
+		coming  ? "it ended as soon as it had begun"
+		: r < 0 ? "it ended again and again: the network is lost"
+			: str_or(cause, "passt"));
+	if (coming)
+		sv_link_lost(sv);
 }

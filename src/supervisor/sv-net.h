@@ -11,6 +11,7 @@
 
 struct boot_desc;
 struct sv;
+struct sv_child;
 struct vm_step;
 
 /* Appends the step to the plan. -errno with *RET_REASON and *RET_NEXT (heap). */
@@ -23,6 +24,9 @@ void sv_net_describe(const struct sv *sv, struct boot_desc *d);
 /* passt, and what is between it and the VMM. -EOPNOTSUPP with *RET_REASON (heap): not here. */
 int sv_net_start(struct sv *sv, const struct vm_step *step, char **ret_reason);
 void sv_net_stop(struct sv *sv);
+
+/* Which of its processes does not run; NULL: all do. Borrowed. */
+struct sv_child *sv_net_ended(struct sv *sv);
 
 /* passt or uvms-tapd ended while the VM ran: starts another, or says that the network is lost. */
 void sv_net_restart(struct sv *sv, const char *cause);

@@ -279,5 +279,9 @@ void sv_handover_finish(struct sv *sv);
 void sv_link_told(struct sv *sv, int error);
 void sv_link_agent_called(struct sv *sv);
 
+/* The same, as sv-net sees it: it is being attached, and is not started again when it ends; then it has. */
+bool sv_link_is_coming(const struct sv *sv);
+void sv_link_lost(struct sv *sv);
+
 /* Of this program. */
 const char *sv_version(void);

@@ -700,6 +700,33 @@ def network_attached(c):
         ("net-deaf", 5, "does not answer", "clean", 2),
         ("net-lost", 0, "", "clean", 2),
     ])
+    busy = socket.create_server(("127.0.0.1", 0))
+    busy_port = busy.getsockname()[1]
+    vm = c.start("", "--hotplug-slots=1")
+    p = c.host.run("attach", "-p", f"{busy_port}:80", vm, check=1)
+    true(b"is in use" in p.stderr, p.stderr)
+    equal((helpers(vm), c.host.status(vm).get("network")), (0, None), "a port in use: what is left")
+    busy.close()
+    c.host.run("attach", "-p", f"{busy_port}:80", vm, check=0)
+    for _ in range(3):
+        c.host.run("detach", "--net", vm, check=0)
+        c.host.run("attach", "-p", f"{busy_port}:80", vm, check=0)
+    c.end(vm, "clean")
+    for lag, words in ((0, "vm.add-net/delay=1"), (1, "net-deaf")):
+        bin = c.fake.parent / f"bin{lag}"
+        bin.mkdir()
+        (bin / "passt").write_text(f"#!/bin/sh\nsleep {lag}\necho cannot do that >&2\nexit 1\n")
+        (bin / "passt").chmod(0o755)
+        path = c.host.env["PATH"]
+        c.host.env["PATH"] = f"{bin}:{path}"
+        vm = c.start(words, "--hotplug-slots=1")
+        c.host.env["PATH"] = path
+        p = c.host.run("attach", "--net=user", vm, check=1)
+        true(re.search(b"ended as soon as it had begun.*cannot do that.*detach --net", p.stderr, re.S), p.stderr)
+        equal((len(children(c, vm, b"passt")), c.host.status(vm)["network"][:5]), (0, "lost;"), "lost")
+        c.host.run("detach", "--net", vm, check=0)
+        equal((helpers(vm), c.host.status(vm).get("network")), (0, None), "detached")
+        c.end(vm, "clean")
     vm = c.start("vm.remove-device/delay=1 usr1=net-chatter", "--hotplug-slots=1")
     c.host.run("attach", "--net=user", vm, check=0)
     os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
