@@ -177,7 +177,7 @@ static void qmp_on_message(struct qmp *q, struct json_object *m)
 		qmp_on_reply(q, NULL, v);
 	} else if (json_object_object_get_ex(m, "error", &v)) {
 		json_object_object_get_ex(v, "desc", &text);
-		qmp_on_reply(q, text ? json_object_get_string(text) : "unnamed error", NULL);
+		qmp_on_reply(q, text ? json_object_get_string(text) : "unnamed error", v);
 	} else if (json_object_object_get_ex(m, "QMP", &v)) {
 		qmp_on_greeting(q);
 	} else {

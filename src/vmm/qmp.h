@@ -21,7 +21,7 @@ enum qmp_kind {
 	QMP_READY,  /* greeting and capabilities are done */
 	QMP_EVENT,  /* NAME and DATA (borrowed, may be NULL) */
 	QMP_RESULT, /* the same, to what was asked by qmp_ask() */
-	QMP_REPLY, /* to the last command; DATA is the return value, NULL for an error (NAME says which) */
+	QMP_REPLY, /* to the last command; DATA is the return value; NAME not NULL: it failed so, and DATA is the error */
 	QMP_CLOSED, /* the peer closed the socket */
 	QMP_FAULT,  /* NAME says what */
 };

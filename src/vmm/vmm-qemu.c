@@ -26,9 +26,10 @@ struct vmm_qemu {
 	char *error;        /* owned: the first one of the operation under way */
 	uint32_t n_results; /* answers to it that are still to come */
 	char *removing;     /* owned: the device whose end is waited for; NULL: none */
-	char *adding;       /* owned: what is taken back when it fails; NULL: nothing */
-	uint32_t slot;      /* of either */
-	int restore_fd;     /* owned until QMP is ready: a snapshot's directory; -EBADF: boot */
+	bool is_gone;   /* the guest had given it up before: what is behind it may be gone, too */
+	char *adding;   /* owned: what is taken back when it fails; NULL: nothing */
+	uint32_t slot;  /* of either */
+	int restore_fd; /* owned until QMP is ready: a snapshot's directory; -EBADF: boot */
 	enum {
 		QEMU_NOT_MIGRATING,
 		QEMU_SAVING,     /* the event is waited for */
@@ -148,16 +149,29 @@ static void qemu_cpus_next(struct vmm *v, struct json_object *data)
 }
 
 /* The guest gave it up: what is behind it goes, and then it is over. */
+static void qemu_removed(struct vmm *v)
+{
+	struct vmm_qemu *q = v->impl;
+	CLEANUP_FREE char *removing = TAKE_PTR(q->removing);
+
+	if (qemu_drop_behind(q, removing, q->slot) < 0)
+		vmm_op_end(v, -EIO, "what is behind it stays");
+}
+
 static void qemu_on_deleted(struct vmm *v, const char *id)
 {
 	struct vmm_qemu *q = v->impl;
-	CLEANUP_FREE char *removing = NULL;
 
-	if (!str_eq(q->removing, id))
-		return;
-	removing = TAKE_PTR(q->removing);
-	if (qemu_drop_behind(q, removing, q->slot) < 0)
-		vmm_op_end(v, -EIO, "what is behind it stays");
+	if (str_eq(q->removing, id))
+		qemu_removed(v);
+}
+
+/* A guest gives a device up when it likes: after the end of the wait for it, or unasked. True: DATA is no failure. */
+static bool qemu_was_gone(struct vmm_qemu *q, struct json_object *data)
+{
+	if (q->removing && str_eq(qemu_text(data, "class"), "DeviceNotFound"))
+		q->is_gone = true;
+	return q->is_gone;
 }
 
 /* What the guest says of a CPU that it is to give up; with emulation there is no DEVICE_DELETED. */
@@ -416,11 +430,15 @@ static void qemu_on_result(struct vmm *v, const char *error, struct json_object 
 	struct vmm_qemu *q = v->impl;
 	CLEANUP_FREE char *first = NULL;
 
-	if (error && !q->error)
+	if (error && !qemu_was_gone(q, data) && !q->error)
 		q->error = strdup(error);
 	if (--q->n_results > 0)
 		return;
-	if (qemu_migration_result(v, q->error, data) || qemu_take_back(q))
+	if (q->is_gone && q->removing) {
+		qemu_removed(v);
+		return;
+	}
+	if (qemu_migration_result(v, q->error, error ? NULL : data) || qemu_take_back(q))
 		return;
 	/* device_del was accepted: its event is the end */
 	if (q->removing && !q->error)
@@ -432,6 +450,7 @@ static void qemu_on_result(struct vmm *v, const char *error, struct json_object 
 	}
 	free(TAKE_PTR(q->removing));
 	first = TAKE_PTR(q->error);
+	q->is_gone = false;
 	q->cpus_goal = 0;
 	q->n_unplugs = 0;
 	vmm_op_end(v, first ? -EIO : 0, first);
@@ -454,7 +473,7 @@ static void qemu_on_qmp(struct qmp *q, enum qmp_kind kind, const char *name,
 	case QMP_READY: qemu_on_ready(v); break;
 	case QMP_EVENT: qemu_on_event(v, name, data); break;
 	case QMP_REPLY: break;
-	case QMP_RESULT: qemu_on_result(v, data ? NULL : str_or(name, "?"), data); break;
+	case QMP_RESULT: qemu_on_result(v, name, data); break;
 	case QMP_CLOSED: vmm_emit(v, VMM_EVENT_CLOSED, name); break;
 	case QMP_FAULT: vmm_emit(v, VMM_EVENT_FAULT, name); break;
 	}
@@ -604,12 +623,13 @@ static void qemu_cancel(struct vmm *v)
 		(void)qmp_execute(q->qmp, "migrate_cancel");
 }
 
-/* A device that the guest gives up later is dropped then, as the next removal of it finds out. */
+/* A device that the guest gives up later is dropped by the next removal, which finds that out. */
 static void qemu_forget(struct vmm *v)
 {
 	struct vmm_qemu *q = v->impl;
 
 	free(TAKE_PTR(q->removing));
+	q->is_gone = false;
 	qemu_cancel(v);
 	q->migrating = QEMU_NOT_MIGRATING;
 	q->cpus_goal = 0;
@@ -620,6 +640,8 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_qemu *q = v->impl;
 
+	if (q->n_results > 0)
+		return -EBUSY; /* they belong to one that is over */
 	switch (op->kind) {
 	case VMM_OP_PAUSE: return qemu_ask(v, strdup("{\"execute\":\"stop\"}"));
 	case VMM_OP_RESUME: return qemu_ask(v, strdup("{\"execute\":\"cont\"}"));

@@ -1,0 +1,158 @@
+/* Operations with a QEMU that a test plays over a socketpair. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <systemd/sd-event.h>
+
+#include "cleanup.h"
+#include "fd.h"
+#include "sockun.h"
+#include "str.h"
+#include "unit.h"
+#include "vmm.h"
+
+#define OK "{\"return\": {}}\n"
+#define NOT_FOUND                                                                                  \
+	"{\"error\": {\"class\": \"DeviceNotFound\", \"desc\": \"Device 'v-data' not found\"}}\n"
+#define NO_NODE "{\"error\": {\"class\": \"GenericError\", \"desc\": \"Failed to find node\"}}\n"
+#define DELETED                                                                                    \
+	"{\"event\": \"DEVICE_DELETED\", \"data\": {\"device\": \"v-data\", \"path\": \"/x\"}}\n"
+
+struct fixture {
+	sd_event *event;
+	struct vmm *vmm;
+	int server;
+	char done[128]; /* how operations have ended */
+};
+
+static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
+{
+}
+
+static void on_done(struct vmm *vmm, int error, const char *reason, void *userdata)
+{
+	struct fixture *f = userdata;
+	size_t len = strlen(f->done);
+
+	snprintf(f->done + len, sizeof f->done - len, "%d %s;", error, str_or(reason, "-"));
+}
+
+/* What QEMU says; "" is nothing. Then what it is told: of it only which command, and the next answer to that. */
+static void say(struct fixture *f, const char *text, const char *command)
+{
+	char told[1024] = "";
+
+	assert_int_equal(fd_write_all(f->server, text, strlen(text)), 0);
+	while (sd_event_run(f->event, 10 * 1000) > 0)
+		;
+	if (recv(f->server, told, sizeof told - 1, MSG_DONTWAIT) < 0)
+		told[0] = 0;
+	if (command)
+		assert_non_null(strstr(told, command));
+	else
+		assert_string_equal(told, "");
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = calloc(1, sizeof *f);
+	struct vmm_channels channels = { -EBADF, -EBADF, -EBADF, -EBADF };
+	int pair[2];
+
+	*state = f;
+	if (sd_event_new(&f->event) < 0 || sockun_pair(SOCK_STREAM, pair) < 0)
+		return -1;
+	f->server = pair[1];
+	channels.control_fd = pair[0];
+	if (vmm_attach_consume(
+		    vmm_backend_find("qemu"), f->event, &channels, NULL, on_vmm, NULL, &f->vmm) < 0)
+		return -1;
+	say(f, "{\"QMP\": {}}\n", "qmp_capabilities");
+	say(f, OK, NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	vmm_destroy(f->vmm);
+	fd_close(f->server);
+	sd_event_unref(f->event);
+	free(f);
+	return 0;
+}
+
+static int remove_data(struct fixture *f)
+{
+	return vmm_operate(f->vmm,
+		&(struct vmm_op){ .kind = VMM_OP_REMOVE, .id = "v-data", .slot = 1 }, on_done, f);
+}
+
+static void test_removed(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(remove_data(f), 0);
+	say(f, "", "device_del");
+	say(f, OK, NULL);
+	say(f, DELETED, "blockdev-del");
+	say(f, OK, "\"fdset-id\":101");
+	say(f, OK, NULL);
+	assert_string_equal(f->done, "0 -;");
+}
+
+static void test_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(remove_data(f), 0);
+	say(f, "", "device_del");
+	say(f, NO_NODE, NULL);
+	assert_string_equal(f->done, "-5 Failed to find node;");
+}
+
+/* The guest gave it up after the first detach had ended, or nobody asked it. */
+static void test_gone_before(void **state)
+{
+	struct fixture *f = *state;
+
+	say(f, DELETED, NULL);
+	assert_int_equal(remove_data(f), 0);
+	say(f, "", "device_del");
+	say(f, NOT_FOUND, "blockdev-del");
+	say(f, OK, "\"fdset-id\":101");
+	say(f, OK, NULL);
+	assert_string_equal(f->done, "0 -;");
+}
+
+static void test_gone_with_all_behind_it(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(remove_data(f), 0);
+	say(f, "", "device_del");
+	say(f, NOT_FOUND, "blockdev-del");
+	say(f, NO_NODE, "remove-fd");
+	say(f, NO_NODE, NULL);
+	assert_string_equal(f->done, "0 -;");
+	/* and the next one is judged by itself */
+	assert_int_equal(remove_data(f), 0);
+	say(f, "", "device_del");
+	say(f, NO_NODE, NULL);
+	assert_string_equal(f->done, "0 -;-5 Failed to find node;");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_removed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_before, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_gone_with_all_behind_it, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
