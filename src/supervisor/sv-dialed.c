@@ -94,6 +94,7 @@ static int dialed_on_call(sd_event_source *s, int fd, uint32_t revents, void *us
 	struct sv *sv = userdata;
 	struct sv_vsockd *v = &sv->vsockd;
 	CLEANUP_CLOSE int theirs = -EBADF;
+	uint32_t suppressed;
 	int r;
 
 	if (v->device_fd >= 0 && dialed_has_hung_up(v)) {
@@ -105,7 +106,10 @@ static int dialed_on_call(sd_event_source *s, int fd, uint32_t revents, void *us
 	if (theirs < 0)
 		return 0;
 	if (v->device_fd >= 0 || !dialed_is_vmm(sv, theirs)) {
-		log_warning("%s: somebody else called the vsock device", sv->spec.name);
+		/* as often as a hostile VMM likes */
+		if (ratelimit_pass(&v->strangers, clock_usec(CLOCK_MONOTONIC), &suppressed))
+			log_warning("%s: somebody else called the vsock device (%u not told)",
+				sv->spec.name, suppressed);
 		return 0;
 	}
 	r = dialed_serve(sv, TAKE_FD(theirs));

@@ -39,7 +39,8 @@ void sv_vsockd_init(struct sv *sv)
 		.state_fd = -EBADF,
 		.keeper_fd = -EBADF,
 		.early = { .interval_usec = SV_VSOCKD_WINDOW_USEC, .burst = SV_VSOCKD_EARLY },
-		.deaths = { .interval_usec = SV_VSOCKD_WINDOW_USEC, .burst = SV_VSOCKD_DEATHS } };
+		.deaths = { .interval_usec = SV_VSOCKD_WINDOW_USEC, .burst = SV_VSOCKD_DEATHS },
+		.strangers = { .interval_usec = SV_VSOCKD_WINDOW_USEC, .burst = SV_VSOCKD_EARLY } };
 	for (size_t i = 0; i < KEEPER_SLOTS; i++)
 		v->slots[i] = -EBADF;
 	sv_child_init(&v->child, sv, "vsockd", SV_VSOCKD_GONE);

@@ -89,7 +89,7 @@ struct sv_vsockd {
 	uint32_t cookie;                               /* of the last PING */
 	bool pinging, served;
 	uint64_t started_usec; /* CLOCK_MONOTONIC */
-	struct ratelimit messages, early, deaths;
+	struct ratelimit messages, early, deaths, strangers;
 };
 
 enum sv_handover_result {
