@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-event.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -15,6 +16,7 @@
 
 #define CONSOLE_TAIL_BYTES  1500
 #define CONSOLE_PANIC_BYTES 6000
+#define CONSOLE_BEHIND_USEC (UINT64_C(10) * 1000)
 
 struct console_client {
 	struct sv_console *console;
@@ -23,9 +25,10 @@ struct console_client {
 };
 
 struct sv_console {
-	struct sv *sv;       /* borrowed */
-	sd_event_source *io; /* owned */
-	int fd;              /* owned */
+	struct sv *sv;           /* borrowed */
+	sd_event_source *io;     /* owned */
+	sd_event_source *behind; /* owned: the log is; NULL: it never was */
+	int fd;                  /* owned */
 	struct sv_logfile log;
 	struct console_client clients[SV_CONSOLE_CLIENTS];
 };
@@ -34,6 +37,24 @@ static void client_close(struct console_client *c)
 {
 	c->io = sd_event_source_disable_unref(c->io);
 	c->fd = fd_close(c->fd);
+}
+
+static int console_on_behind(sd_event_source *s, uint64_t usec, void *userdata)
+{
+	struct sv_console *c = userdata;
+
+	sv_logfile_catch_up(&c->log);
+	return 0;
+}
+
+/* Without memory for it the log stays behind until more comes, or the end. */
+static void console_catch_up_later(struct sv_console *c)
+{
+	if (!c->behind)
+		(void)sd_event_add_time_relative(c->sv->event, &c->behind, CLOCK_MONOTONIC,
+			CONSOLE_BEHIND_USEC, 0, console_on_behind, c);
+	else if (sd_event_source_set_time_relative(c->behind, CONSOLE_BEHIND_USEC) >= 0)
+		(void)sd_event_source_set_enabled(c->behind, SD_EVENT_ONESHOT);
 }
 
 /* Takes what is there. 1: some, 0: nothing now, -1: the end. */
@@ -47,6 +68,8 @@ static int console_drain(struct sv_console *c)
 	if (n <= 0)
 		return -1;
 	sv_logfile_write(&c->log, bytes, (size_t)n);
+	if (sv_logfile_is_behind(&c->log))
+		console_catch_up_later(c);
 	c->sv->status.console_dropped_bytes = c->log.dropped_bytes;
 	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++) {
 		if (c->clients[i].fd >= 0)
@@ -151,7 +174,9 @@ int sv_console_open(struct sv_console *c)
 void sv_console_save(const struct sv_console *c, struct sv_console_saved *ret)
 {
 	*ret = (struct sv_console_saved){
-		.fd = c->fd, .dropped_bytes = c->log.dropped_bytes, .gap_bytes = c->log.gap_bytes
+		.fd = c->fd,
+		.dropped_bytes = c->log.dropped_bytes + c->log.n_held,
+		.gap_bytes = c->log.gap_bytes + c->log.n_held,
 	};
 	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
 		ret->clients[i] = c->clients[i].fd;
@@ -206,6 +231,7 @@ void sv_console_destroy(struct sv_console *c)
 	for (size_t i = 0; i < SV_CONSOLE_CLIENTS; i++)
 		client_close(&c->clients[i]);
 	sd_event_source_disable_unref(c->io);
+	sd_event_source_disable_unref(c->behind);
 	fd_close(c->fd);
 	sv_logfile_finish(&c->log);
 	free(c);

@@ -1,5 +1,6 @@
 #include "sv-logfile.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -62,7 +63,7 @@ static void log_rotate(struct sv_logfile *l)
 	(void)log_open_segment(l, O_TRUNC);
 }
 
-static size_t log_take_tokens(struct sv_logfile *l, size_t want)
+static void log_refill(struct sv_logfile *l)
 {
 	uint64_t now = clock_usec(CLOCK_MONOTONIC);
 
@@ -70,6 +71,10 @@ static size_t log_take_tokens(struct sv_logfile *l, size_t want)
 	if (l->tokens > SV_LOGFILE_BURST)
 		l->tokens = SV_LOGFILE_BURST;
 	l->filled_usec = now;
+}
+
+static size_t log_take_tokens(struct sv_logfile *l, size_t want)
+{
 	if (want > l->tokens)
 		want = (size_t)l->tokens;
 	l->tokens -= want;
@@ -113,28 +118,74 @@ static size_t log_join(struct sv_logfile *l, char *out, const char *in, size_t l
 	return n;
 }
 
-/* In small pieces: what of the stack was used once stays there, in every supervisor. */
+/* LEN is at most LOG_PIECE: what of the stack was used once stays there, in every supervisor. */
+static void log_put(struct sv_logfile *l, const char *p, size_t len)
+{
+	char text[4 * (LOG_PIECE + 3) + 1], plain[LOG_PIECE + 3];
+
+	if (l->gap_bytes > 0) {
+		int k = snprintf(text, sizeof text, "\n[uvms: %llu bytes dropped]\n",
+			(unsigned long long)l->gap_bytes);
+
+		l->gap_bytes = 0;
+		log_append(l, text, (size_t)k);
+	}
+	log_append(l, text,
+		str_escape(text, sizeof text, plain, log_join(l, plain, p, len), "\n\t\\"));
+}
+
+/* There is no room for it now: it is dropped when more comes before there is. */
+static void log_hold(struct sv_logfile *l, const char *p, size_t len)
+{
+	size_t keep = sizeof l->held - len, gone;
+
+	if (keep > l->n_held)
+		keep = l->n_held;
+	gone = l->n_held - keep;
+	memmove(l->held, l->held + gone, keep);
+	memcpy(l->held + keep, p, len);
+	l->n_held = keep + len;
+	l->dropped_bytes += gone;
+	l->gap_bytes += gone;
+}
+
+static void log_let_go(struct sv_logfile *l)
+{
+	size_t n = l->n_held;
+
+	l->n_held = 0;
+	if (n > 0)
+		log_put(l, l->held, n);
+}
+
+void sv_logfile_catch_up(struct sv_logfile *l)
+{
+	log_refill(l);
+	if (l->tokens < l->n_held)
+		return;
+	l->tokens -= l->n_held;
+	log_let_go(l);
+}
+
+bool sv_logfile_is_behind(const struct sv_logfile *l)
+{
+	return l->n_held > 0;
+}
+
 void sv_logfile_write(struct sv_logfile *l, const void *data, size_t len)
 {
 	const char *p = data;
 
+	static_assert(LOG_PIECE == SV_LOGFILE_HELD, "a piece can be held, and what is held is one");
 	while (len > 0) {
-		char text[4 * (LOG_PIECE + 3) + 1], plain[LOG_PIECE + 3];
-		size_t n = len > LOG_PIECE ? LOG_PIECE : len, allowed = log_take_tokens(l, n);
+		size_t n = len > LOG_PIECE ? LOG_PIECE : len, allowed = 0;
 
-		if (allowed > 0 && l->gap_bytes > 0) {
-			int k = snprintf(text, sizeof text, "\n[uvms: %llu bytes dropped]\n",
-				(unsigned long long)l->gap_bytes);
-
-			l->gap_bytes = 0;
-			log_append(l, text, (size_t)k);
-		}
+		sv_logfile_catch_up(l);
+		if (l->n_held == 0)
+			allowed = log_take_tokens(l, n);
 		if (allowed > 0)
-			log_append(l, text,
-				str_escape(text, sizeof text, plain, log_join(l, plain, p, allowed),
-					"\n\t\\"));
-		l->dropped_bytes += n - allowed;
-		l->gap_bytes += n - allowed;
+			log_put(l, p, allowed);
+		log_hold(l, p + allowed, n - allowed);
 		p += n;
 		len -= n;
 	}
@@ -144,6 +195,8 @@ void sv_logfile_finish(struct sv_logfile *l)
 {
 	char text[4 * sizeof l->torn + 1];
 
+	if (l->fd >= 0)
+		log_let_go(l);
 	if (l->fd >= 0 && l->n_torn > 0)
 		log_append(l, text, str_escape(text, sizeof text, l->torn, l->n_torn, NULL));
 	l->n_torn = 0;
@@ -151,11 +204,14 @@ void sv_logfile_finish(struct sv_logfile *l)
 		l->fd = fd_close(l->fd);
 }
 
-char *sv_logfile_tail(const struct sv_logfile *l, size_t max)
+char *sv_logfile_tail(struct sv_logfile *l, size_t max)
 {
 	size_t len, from;
-	char *text = runtime_dir_log(l->dir_fd, l->name, &len);
+	char *text;
 
+	if (l->fd >= 0)
+		log_let_go(l); /* who asks wants the last words */
+	text = runtime_dir_log(l->dir_fd, l->name, &len);
 	if (!text || len <= max)
 		return text;
 	/* not from the middle of a character */

@@ -69,8 +69,8 @@ static void save_child(const struct sv_child *c, struct sv_saved_child *s)
 		.output_fd = c->output_fd,
 		.end_code = (uint32_t)c->end.si_code,
 		.end_status = (uint32_t)c->end.si_status,
-		.dropped_bytes = c->log.dropped_bytes,
-		.gap_bytes = c->log.gap_bytes,
+		.dropped_bytes = c->log.dropped_bytes + c->log.n_held,
+		.gap_bytes = c->log.gap_bytes + c->log.n_held,
 		.has_ended = c->has_ended };
 }
 

@@ -53,6 +53,36 @@ static void bounded(void **state)
 	sv_logfile_finish(&l);
 }
 
+/* What is said behind a flood is there: for whoever asks, at the end, and as soon as there is room. */
+static void keeps_the_last_words(void **state)
+{
+	CLEANUP_CLOSE int dir = open(directory, O_RDONLY | O_DIRECTORY);
+	CLEANUP_FREE char *junk = malloc(1 << 20), *tail = NULL, *end = NULL, *later = NULL;
+	struct sv_logfile l;
+
+	memset(junk, 'x', 1 << 20);
+	assert_int_equal(sv_logfile_init(&l, dir, "last"), 0);
+	for (int i = 0; i < 3; i++)
+		sv_logfile_write(&l, junk, 1 << 20);
+	sv_logfile_write(&l, "\nwhy\n", 5);
+	assert_true(sv_logfile_is_behind(&l));
+	tail = sv_logfile_tail(&l, 5);
+	assert_string_equal(tail, "\nwhy\n");
+	assert_false(sv_logfile_is_behind(&l));
+	sv_logfile_write(&l, junk, 1 << 20);
+	sv_logfile_write(&l, "\nhow\n", 5);
+	l.filled_usec -= 1000000; /* a second later */
+	sv_logfile_catch_up(&l);
+	assert_false(sv_logfile_is_behind(&l));
+	later = sv_logfile_tail(&l, 5);
+	assert_string_equal(later, "\nhow\n");
+	sv_logfile_write(&l, junk, 1 << 20);
+	sv_logfile_write(&l, "\nend\n", 5);
+	sv_logfile_finish(&l);
+	end = sv_logfile_tail(&l, 5);
+	assert_string_equal(end, "\nend\n");
+}
+
 static void keeps_short_logs_whole(void **state)
 {
 	CLEANUP_CLOSE int dir = open(directory, O_RDONLY | O_DIRECTORY);
@@ -92,6 +122,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bounded),
+		cmocka_unit_test(keeps_the_last_words),
 		cmocka_unit_test(keeps_short_logs_whole),
 		cmocka_unit_test(characters),
 	};
