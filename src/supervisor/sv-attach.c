@@ -153,13 +153,27 @@ void sv_detach_ask(struct sv *sv, struct control_call *call, const char *name)
 		refuse(call, d ? -ENOMEM : -ENOENT, "no such volume is attached", NULL);
 		return;
 	}
-	if (sv->change.busy) {
+	if (sv_change_is_under_way(sv)) {
 		refuse(call, -EBUSY, "another change is under way: try again", NULL);
 		return;
 	}
 	sv->disk = (struct sv_disk){ .fd = -EBADF, .slot = d->slot };
+	if (d->gone) {
+		detach_ended(sv, 0, NULL);
+		sv_status_save(sv);
+		control_call_reply(call, NULL, -EBADF);
+		return;
+	}
 	sv_change_ask(sv, call,
 		&(struct vmm_op){ .kind = VMM_OP_REMOVE, .id = id, .slot = d->slot }, detach_ended);
+}
+
+void sv_attach_gone(struct sv *sv, const char *id)
+{
+	struct sv_disk *d = str_has_prefix(id, "v-") ? disk_find(sv, id + 2) : NULL;
+
+	if (d)
+		d->gone = true;
 }
 
 void sv_attach_init(struct sv *sv)

@@ -58,7 +58,7 @@ static void link_undo(struct sv *sv)
 	strv_free(TAKE_PTR(sv->spec.publish));
 	free(TAKE_PTR(sv->status.network));
 	sv->net_restarts = sv->tap.restarts = 0;
-	sv->link.attached = false;
+	sv->link.attached = sv->link.gone = false;
 }
 
 static void link_answer_lost(struct sv *sv)
@@ -204,6 +204,14 @@ void sv_link_attach_consume(struct sv *sv, struct control_call *call, char **pub
 		link_attach(sv, call, TAKE_PTR(ports), (uint32_t)slot);
 }
 
+/* The guest has no device of it any more. */
+static void link_release(struct sv *sv, struct control_call *call)
+{
+	link_undo(sv);
+	sv_status_save(sv);
+	control_call_reply(call, NULL, -EBADF);
+}
+
 void sv_link_detach(struct sv *sv, struct control_call *call)
 {
 	if (!sv->link.attached)
@@ -216,11 +224,18 @@ void sv_link_detach(struct sv *sv, struct control_call *call)
 		refuse(call, -EBUSY, "another change is under way: try again", NULL);
 	else if (sv->state != SV_RUNNING)
 		refuse(call, -EBUSY, "it does not run", NULL);
+	else if (sv->link.gone)
+		link_release(sv, call);
 	else
 		link_operate(sv, call,
 			&(struct vmm_op){
 				.kind = VMM_OP_REMOVE, .id = VMM_NET_ID, .slot = sv->link.slot },
 			detach_ended);
+}
+
+void sv_link_gone(struct sv *sv, const char *id)
+{
+	sv->link.gone |= sv->link.attached && str_eq(id, VMM_NET_ID);
 }
 
 void sv_link_told(struct sv *sv, int error)

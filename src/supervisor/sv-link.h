@@ -14,6 +14,9 @@ void sv_link_detach(struct sv *sv, struct control_call *call);
 /* The guest has booted again: it does not know of it. */
 void sv_link_again(struct sv *sv);
 
+/* The guest has given up the device ID, for which nobody waited. */
+void sv_link_gone(struct sv *sv, const char *id);
+
 /* CALL is gone; the VM ends. */
 void sv_link_forget(struct sv *sv, struct control_call *call);
 void sv_link_finish(struct sv *sv);

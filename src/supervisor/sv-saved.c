@@ -43,6 +43,7 @@ static const struct json_field self_fields[] = {
 	F(self, steps_done, JSON_U32, .max = VM_STEP_MAX),
 	F(self, net_restarts, JSON_U32),
 	F(self, link_slot, JSON_U32, .max = VM_HOTPLUG_SLOTS_MAX),
+	F(self, link_gone, JSON_BOOL),
 	F(self, caller, JSON_U32, .max = SV_SAVED_CONNECTIONS - 1),
 	F(self, owned, JSON_BOOL),
 	F(self, starter_waits, JSON_BOOL),
@@ -81,6 +82,7 @@ static const struct json_field disk_fields[] = {
 	F(disk, name, JSON_STR, .max = VM_VOLUME_NAME_MAX),
 	F(disk, fd, JSON_FD),
 	F(disk, slot, JSON_U32, .max = VM_HOTPLUG_SLOTS_MAX - 1),
+	F(disk, gone, JSON_BOOL),
 };
 
 static const struct json_field slot_fields[] = {

@@ -51,7 +51,8 @@ struct sv_saved_self {
 	uint64_t stop_timeout_usec;
 	uint32_t steps_done, net_restarts;
 	uint32_t link_slot; /* and 1; 0: no network was added */
-	uint32_t caller;    /* the connection whose Refresh is to be answered */
+	bool link_gone;
+	uint32_t caller; /* the connection whose Refresh is to be answered */
 	bool owned, starter_waits;
 };
 
@@ -123,6 +124,7 @@ struct sv_saved_disk {
 	char *name;
 	int fd;
 	uint32_t slot;
+	bool gone;
 };
 
 struct sv_saved_waiter {

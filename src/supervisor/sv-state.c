@@ -50,6 +50,7 @@ static int save_self(const struct sv *sv, struct sv_saved_self *f)
 	f->steps_done = (uint32_t)sv->steps_done;
 	f->net_restarts = sv->net_restarts;
 	f->link_slot = sv->link.attached ? sv->link.slot + 1 : 0;
+	f->link_gone = sv->link.gone;
 	f->owned = sv->owned;
 	f->starter_waits = sv->starter_waits;
 	if (str_set(&f->state_dir, sv->dirs.state) < 0 ||
@@ -214,7 +215,7 @@ static int save_disks(const struct sv *sv, struct sv_saved *s)
 		if (sv->disks[i].fd < 0)
 			continue;
 		*d = (struct sv_saved_disk){ strdup(sv->disks[i].name), sv->disks[i].fd,
-			sv->disks[i].slot };
+			sv->disks[i].slot, sv->disks[i].gone };
 		s->n_disks++;
 		if (!d->name)
 			return -ENOMEM;
@@ -336,6 +337,7 @@ static int load_self(struct sv *sv, struct sv_saved *s)
 	sv->net_restarts = f->net_restarts;
 	sv->link.attached = f->link_slot > 0;
 	sv->link.slot = f->link_slot ? f->link_slot - 1 : 0;
+	sv->link.gone = f->link_gone;
 	sv->owned = f->owned;
 	sv->starter_waits = f->starter_waits;
 	sv->backend = vmm_backend_find(sv->status.backend);
@@ -513,7 +515,9 @@ static void load_disks(struct sv *sv, const struct sv_saved *s)
 	for (size_t i = 0; i < s->n_disks; i++) {
 		struct sv_disk *d = &sv->disks[s->disks[i].slot];
 
-		*d = (struct sv_disk){ .fd = s->disks[i].fd, .slot = s->disks[i].slot };
+		*d = (struct sv_disk){
+			.fd = s->disks[i].fd, .slot = s->disks[i].slot, .gone = s->disks[i].gone
+		};
 		snprintf(d->name, sizeof d->name, "%s", str_or(s->disks[i].name, ""));
 	}
 }

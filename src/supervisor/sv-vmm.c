@@ -155,6 +155,13 @@ void sv_vmm_fault(struct sv *sv, const char *cause)
 		sv_happen(sv, SV_VMM_FAULT, cause);
 }
 
+/* Whether it is let go is for who attached it to say. */
+static void vmm_on_removed(struct sv *sv, const char *id)
+{
+	sv_attach_gone(sv, id);
+	sv_link_gone(sv, id);
+}
+
 static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
 {
 	struct sv *sv = userdata;
@@ -172,6 +179,7 @@ static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, vo
 		break;
 	case VMM_EVENT_CLOSED: sv_linger(sv, SV_VMM_FAULT); break;
 	case VMM_EVENT_FAULT: sv_vmm_fault(sv, detail); break;
+	case VMM_EVENT_REMOVED: vmm_on_removed(sv, detail); break;
 	}
 }
 

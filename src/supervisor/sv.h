@@ -126,6 +126,7 @@ struct sv_disk {
 	char name[VM_VOLUME_NAME_MAX + 1];
 	int fd; /* owned: the lock on it; -EBADF: none */
 	uint32_t slot;
+	bool gone; /* the guest gave it up when nobody waited for that */
 };
 
 /* A client changes the VM while it runs: sv-change. */
@@ -155,6 +156,7 @@ struct sv_snapshot {
 /* A network that was added while the VM ran: sv-link. */
 struct sv_link {
 	bool attached;
+	bool gone; /* as a disk */
 	uint32_t slot;
 	struct control_call *call; /* borrowed: waits for the guest; NULL: nobody does */
 	sd_event_source *timer;    /* owned: the guest's word is due; NULL: nobody waits for it */

@@ -171,7 +171,9 @@ static bool ch_is_operation(const char *name)
 static void ch_op_refused(struct vmm *v, const char *name, const char *text)
 {
 	CLEANUP_FREE char *reason = str_printf("%s: %s", name, text);
+	struct vmm_ch *ch = v->impl;
 
+	free(TAKE_PTR(ch->removing));
 	vmm_op_end(v, -EIO, reason);
 }
 
@@ -236,8 +238,11 @@ static void ch_on_removed(struct vmm *v, const char *id)
 {
 	struct vmm_ch *ch = v->impl;
 
-	if (!str_eq(ch->removing, id))
+	if (!str_eq(ch->removing, id)) {
+		if (id)
+			vmm_emit(v, VMM_EVENT_REMOVED, id);
 		return;
+	}
 	free(TAKE_PTR(ch->removing));
 	vmm_op_end(v, 0, NULL);
 }

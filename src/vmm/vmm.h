@@ -72,8 +72,9 @@ enum vmm_event {
 	VMM_EVENT_POWERDOWN, /* the power button was pressed */
 	VMM_EVENT_SHUTDOWN,  /* the guest powered off by itself; the process will end */
 	VMM_EVENT_PANICKED,  /* the guest's kernel said that it panicked */
-	VMM_EVENT_CLOSED, /* the control channel ended, as it does just before the process does */
-	VMM_EVENT_FAULT,  /* nonsense or silence on the control channel: do not ask again */
+	VMM_EVENT_CLOSED,  /* the control channel ended, as it does just before the process does */
+	VMM_EVENT_FAULT,   /* nonsense or silence on the control channel: do not ask again */
+	VMM_EVENT_REMOVED, /* nobody waits for it (any more): the guest gave up the device whose id DETAIL is; all of it is gone */
 };
 
 typedef void (*vmm_handler)(

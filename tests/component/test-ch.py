@@ -703,6 +703,19 @@ def network_attached(c):
         ("net-deaf", 5, "does not answer", "clean", 2),
         ("net-lost", 0, "", "clean", 2),
     ])
+    vm = c.start("usr1=eject", "--hotplug-slots=2")
+    c.host.run("attach", "--net=user", vm, check=0)
+    c.host.run("attach", vm, "given-up:16M", check=0)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+    time.sleep(0.3)
+    equal((helpers(vm), c.host.status(vm)["attached"]), (2, ["given-up"]), "what a guest gives up unasked stays its own")
+    c.host.run("refresh", "-q", vm, check=0)
+    c.host.run("detach", "--net", vm, check=0)
+    c.host.run("detach", vm, "given-up", check=0)
+    equal((helpers(vm), c.host.status(vm).get("attached"), c.host.status(vm).get("network")), (0, None, None), "detached")
+    c.host.run("attach", "--net=user", vm, check=0)
+    c.host.run("detach", "--net", vm, check=0)
+    c.end(vm, "clean")
     busy = socket.create_server(("127.0.0.1", 0))
     busy_port = busy.getsockname()[1]
     vm = c.start("", "--hotplug-slots=1")
