@@ -293,10 +293,11 @@ static void qemu_load(struct vmm *v)
 static void qemu_save_ended(struct vmm *v, int error, const char *reason)
 {
 	struct vmm_qemu *q = v->impl;
-	CLEANUP_FREE char *first = TAKE_PTR(q->error);
+	char *first = TAKE_PTR(q->error);
 
 	q->migrating = QEMU_NOT_MIGRATING;
 	vmm_op_end(v, error, reason);
+	free(first);
 }
 
 /* Its memory is there. */
