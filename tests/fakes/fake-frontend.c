@@ -494,9 +494,10 @@ void fake_assert_no_leak(struct fake *f)
 {
 	uint64_t end = fake_now_usec() + 3000000;
 
-	while (fake_count_fds(f) != f->fds_at_start && fake_now_usec() < end)
+	/* fewer is no leak: one that was on its way may have been counted at the start */
+	while (fake_count_fds(f) > f->fds_at_start && fake_now_usec() < end)
 		fake_poll(f, &(struct pollfd){ .fd = -1 }, 2);
-	assert_int_equal(fake_count_fds(f), f->fds_at_start);
+	assert_in_range(fake_count_fds(f), 1, f->fds_at_start);
 }
 
 /* rings */
