@@ -539,16 +539,26 @@ static int qemu_ask(struct vmm *v, char *command)
 	return r;
 }
 
+/* What fails from here on is taken back. A copy of OP's descriptor, for QEMU; -errno. */
+static int qemu_begin_adding(struct vmm_qemu *q, const struct vmm_op *op)
+{
+	CLEANUP_CLOSE int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		return -errno;
+	if (str_set(&q->adding, op->id) < 0)
+		return -ENOMEM;
+	q->slot = op->slot;
+	return TAKE_FD(fd);
+}
+
 static int qemu_add_disk(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_qemu *q = v->impl;
-	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
+	int fd = qemu_begin_adding(q, op), r;
 
-	if (fd < 0 || str_set(&q->adding, op->id) < 0) {
-		fd_close(fd);
-		return -ENOMEM;
-	}
-	q->slot = op->slot;
+	if (fd < 0)
+		return fd;
 	r = qemu_ask_more(q,
 		str_printf("{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%u}}",
 			QEMU_SET(op->slot)),
@@ -579,13 +589,10 @@ static int qemu_add_disk(struct vmm *v, const struct vmm_op *op)
 static int qemu_add_net(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_qemu *q = v->impl;
-	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
+	int fd = qemu_begin_adding(q, op), r;
 
-	if (fd < 0 || str_set(&q->adding, op->id) < 0) {
-		fd_close(fd);
-		return -ENOMEM;
-	}
-	q->slot = op->slot;
+	if (fd < 0)
+		return fd;
 	r = qemu_ask_more(q,
 		strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"" VMM_NET_ID "\"}}"),
 		fd);
