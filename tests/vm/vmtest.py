@@ -23,6 +23,7 @@ UVMS = str(BUILD / "uvms")
 BACKEND, _, ACCEL = os.environ.get("UVMS_TEST_BACKEND", "").partition(":")
 VSOCK = os.environ.get("UVMS_TEST_VSOCK")
 SLOW = float(os.environ.get("UVMS_TEST_SLOW", "1"))
+START_SECONDS = 180	# what uvms run waits for a guest to be ready
 MUST_RUN = os.environ.get("UVMS_TESTS_MUST_RUN") == "1"
 
 
@@ -65,6 +66,8 @@ def command(verb, *args):
         args = [*([] if asked else [f"--backend={BACKEND}", f"--accel={ACCEL or 'auto'}"]), *args]
     if verb == "run" and VSOCK and not any(a.startswith("--vsock=") for a in args):
         args = [f"--vsock={VSOCK}", *args]
+    if verb == "run" and SLOW != 1 and not any(a.startswith("--start-timeout=") for a in args):
+        args = [f"--start-timeout={START_SECONDS * SLOW:.0f}s", *args]
     if verb == "wait":
         args = [f"--timeout={float(a[10:-1]) * SLOW:.0f}s" if a.startswith("--timeout=") else a for a in args]
     return [UVMS, verb, *args]
