@@ -49,6 +49,11 @@ void snapshot_finish(struct snapshot *s)
 	json_codec_release(fields, ARRAY_SIZE(fields), s);
 }
 
+static bool is_snapshot(const char *name)
+{
+	return str_is_name(name, strlen(name), VM_SNAPSHOT_NAME_MAX);
+}
+
 int snapshot_open(const char *name)
 {
 	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), VM_SNAPSHOTS);
@@ -56,10 +61,31 @@ int snapshot_open(const char *name)
 
 	if (all < 0)
 		return all;
-	if (!str_is_name(name, strlen(name), VM_SNAPSHOT_NAME_MAX))
+	if (!is_snapshot(name))
 		return -EINVAL;
 	fd = openat(all, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	return fd < 0 ? -errno : fd;
+}
+
+int snapshot_list(char ***ret)
+{
+	CLEANUP_CLOSE int all = vm_dirs_open_state(cli_dirs(), VM_SNAPSHOTS);
+	char **names = NULL, **to;
+	int r = all < 0 ? all : file_list_at(all, ".", SNAPSHOTS_MAX, &names);
+
+	if (r < 0)
+		return r;
+	to = names;
+	for (char **n = names; n && *n; n++) {
+		if (is_snapshot(*n))
+			*to++ = *n;
+		else
+			free(*n);
+	}
+	if (to)
+		*to = NULL;
+	*ret = names;
+	return 0;
 }
 
 /* what is */

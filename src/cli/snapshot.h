@@ -32,6 +32,11 @@ struct snapshot {
 	uint64_t created_usec;
 };
 
+#define SNAPSHOTS_MAX 10000
+
+/* The names of those that are made, in order (strv on the heap). */
+int snapshot_list(char ***ret);
+
 /* STATE/snapshots/NAME. Descriptor; -EINVAL: no name for one, -ENOENT. */
 int snapshot_open(const char *name);
 

@@ -9,6 +9,7 @@
 #include "control-error.h"
 #include "fail.h"
 #include "runtime-dir.h"
+#include "snapshot.h"
 #include "store-edit.h"
 #include "store.h"
 #include "str.h"
@@ -24,7 +25,8 @@ static bool arg_vms, arg_images, arg_volumes, arg_all, arg_dry_run, arg_quiet;
 
 static const struct option_def options[] = {
 	{ "vms", 0, NULL, OPTION_FLAG, &arg_vms, "VMs that do not run" },
-	{ "images", 0, NULL, OPTION_FLAG, &arg_images, "images that no VM is made from" },
+	{ "images", 0, NULL, OPTION_FLAG, &arg_images,
+		"images that no VM and no snapshot is made from" },
 	{ "volumes", 0, NULL, OPTION_FLAG, &arg_volumes, "volumes that no VM is made with" },
 	{ "all", 'a', NULL, OPTION_FLAG, &arg_all, "all of these" },
 	{ "dry-run", 0, NULL, OPTION_FLAG, &arg_dry_run, "say what would go, and leave it" },
@@ -36,7 +38,7 @@ static const struct option_def options[] = {
 struct pruning {
 	struct store *store; /* owned */
 	char **stopped;      /* owned, all: names */
-	char **images;       /* digests that VMs which stay are made from */
+	char **images;       /* digests that VMs which stay, and snapshots, are made from */
 	char **volumes;      /* names that they are made with */
 	uint64_t freed_bytes;
 	int worst;
@@ -107,6 +109,30 @@ static int look_at_vm(const char *name, void *userdata)
 		return fail(UVMS_EXIT_FAILED, str_or(reason, strerror(-r)), "uvms rm it first",
 			"the description of %s cannot be read: nothing is removed", name);
 	return keep_what_it_uses(p, &spec);
+}
+
+/* One that cannot be read cannot be restored. */
+static int look_at_snapshot(struct pruning *p, const char *name)
+{
+	CLEANUP_CLOSE int dir = snapshot_open(name);
+	CLEANUP(vm_spec_finish) struct vm_spec spec = { 0 };
+	CLEANUP_FREE char *reason = NULL;
+
+	if (dir < 0 || vm_spec_read(dir, &spec, &reason) < 0)
+		return 0;
+	return strv_push(&p->images, spec.image);
+}
+
+static int look_at_snapshots(struct pruning *p)
+{
+	CLEANUP(strv_freep) char **names = NULL;
+	int r = snapshot_list(&names);
+
+	for (char **n = names; r == 0 && n && *n; n++)
+		r = look_at_snapshot(p, *n);
+	return r == 0 ? 0
+		      : fail(UVMS_EXIT_FAILED, strerror(-r), NULL,
+				"the snapshots cannot be listed: nothing is removed");
 }
 
 static void prune_vm(struct pruning *p, const char *name)
@@ -213,6 +239,8 @@ static int run(int argc, char **argv)
 	if (arg_all)
 		arg_vms = arg_images = arg_volumes = true;
 	r = cli_each_vm(look_at_vm, &p);
+	if (r == 0)
+		r = look_at_snapshots(&p);
 	if (r)
 		return r < 0 ? UVMS_EXIT_FAILED : r;
 	for (char **n = p.stopped; n && *n; n++)

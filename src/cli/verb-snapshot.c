@@ -23,8 +23,6 @@
 #include "vm-spec.h"
 #include "vm-status.h"
 
-#define SNAPSHOTS_MAX 10000
-
 static bool arg_stop;
 
 static const struct option_def options[] = {
@@ -293,8 +291,7 @@ static int run_restore(int argc, char **argv)
 
 	if (dir < 0)
 		return fail(dir == -ENOENT ? UVMS_EXIT_NOT_FOUND : control_error_exit(dir), NULL,
-			"they are the directories below snapshots/ of the state directory",
-			"there is no snapshot %s", argv[0]);
+			"uvms snapshot ls shows what there is", "there is no snapshot %s", argv[0]);
 	r = look(dir, argv[0], &s, &spec);
 	if (r == 0)
 		r = restore(dir, argv[0], &s, &spec);

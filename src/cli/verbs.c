@@ -26,6 +26,8 @@ const struct verb *const verbs[] = {
 	&verb_pause,
 	&verb_resume,
 	&verb_set,
+	&verb_snapshot_ls, /* before the VM that could have such a name */
+	&verb_snapshot_rm,
 	&verb_snapshot,
 	&verb_restore,
 	&verb_attach,

@@ -308,9 +308,11 @@ static int plan_restore(struct sv *sv)
 {
 	const char *reason = NULL;
 
-	sv->status.restored = sv_choose_on_demand(sv, &reason)
-				      ? strdup("on demand: memory is read as the guest needs it")
-				      : str_printf("copied: %s", reason);
+	sv->status.restored =
+		sv_choose_on_demand(sv, &reason)
+			? str_printf("on demand from %s: memory is read as the guest needs it",
+				  sv->restore)
+			: str_printf("copied from %s: %s", sv->restore, reason);
 	return sv->status.restored ? 0 : -ENOMEM;
 }
 

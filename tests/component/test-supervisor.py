@@ -189,10 +189,14 @@ def snapshot(c):
         c.host.run("restore", name("a"), check=4)
         c.host.run("snapshot", "--stop", vm, name("b"), check=0)
         c.ended(vm, "forced")
+        listed = {s["name"]: s for s in json.loads(c.host.out("snapshot", "ls", "--json"))}
+        equal([(listed[name(t)]["vm"], listed[name(t)]["whole"]) for t in "ab"], [(vm, True)] * 2, "listed")
+        equal(listed[name("a")]["size_bytes"],
+              sum(p.stat().st_size for p in kept.rglob("*") if p.is_file() and p.name != "manifest.json"), "size")
         for _ in range(2):
             c.host.run("restore", name("a"), check=0)
             equal(c.host.status(vm)["state"], "running", "restored")
-            equal(c.host.status(vm)["restored"], "copied: the back-end cannot read it on demand", "how")
+            equal(c.host.status(vm)["restored"], f"copied from {name('a')}: the back-end cannot read it on demand", "how")
             true("\nvmm " in (c.host.runtime / vm / "current/trace").read_text(), "trace")
             c.end(vm, "clean")
 
@@ -238,6 +242,11 @@ def snapshot(c):
         manifest.unlink()
         c.host.run("restore", name("a"), check=3)
         c.host.run("restore", "nothing", check=3)
+        row = next(l for l in c.host.out("snapshot", "ls").splitlines() if l.startswith(name("a") + " "))
+        true("not whole" in row, row)
+        c.host.run("snapshot", "rm", name("b"), check=0)
+        c.host.run("snapshot", "rm", "nothing", "../vms", name("b"), name("a"), check=3)
+        equal([p for p in snapshots.iterdir() if name("a") in p.name or name("b") in p.name], [], "left")
     finally:
         shutil.rmtree(snapshots / name("a"), ignore_errors=True)
         shutil.rmtree(snapshots / name("b"), ignore_errors=True)

@@ -383,6 +383,10 @@ def events_in(host):
     follower.wait()
     kept = [json.loads(line) for line in host.out("events", "-a", "-n", "--json", first, second).splitlines()]
     true(len(kept) > 10 and kept[0]["event"] == "created", f"{kept[:2]}")
+    host.run("start", second, check=0)
+    host.run("snapshot", "--stop", second, "kept", check=0)
+    true("image busybox" not in host.out("prune", "-a", "--dry-run"), "the image of a snapshot goes")
+    host.run("snapshot", "rm", "kept", check=0)
     volume = f"{first}-v"
     host.run("run", "-v", f"{volume}:/v:64M", "busybox", "--", "true", check=0)
     dry = host.out("prune", "-a", "--dry-run")
