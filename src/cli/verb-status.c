@@ -1,13 +1,18 @@
 #include <errno.h>
 #include <json-c/json.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cleanup.h"
+#include "cli-store.h"
 #include "cli.h"
 #include "control-error.h"
 #include "fail.h"
 #include "runtime-dir.h"
+#include "store.h"
 #include "str.h"
 #include "verb-list.h"
 #include "vm-spec.h"
@@ -64,11 +69,35 @@ static void line_time(const char *label, uint64_t usec)
 	printf("%12s: %s\n", label, text);
 }
 
+/* What a name means by now, when that is not what the VM runs with: nothing else is of interest here. */
+static void line_update(const struct vm_status *s)
+{
+	CLEANUP_CLOSE int vm = vm_dirs_open_vm(cli_dirs(), s->name, false);
+	CLEANUP(store_image_finish) struct store_image image = { 0 };
+	CLEANUP(store_kernel_finish) struct store_kernel kernel = { 0 };
+	CLEANUP(vm_spec_finish) struct vm_spec spec = { 0 };
+	CLEANUP_FREE char *reason = NULL, *why = NULL;
+	const char *when;
+
+	if (!vm_status_is_alive(s) || !s->image_digest || vm < 0 ||
+		vm_spec_read(vm, &spec, &reason) < 0)
+		return;
+	when = spec.command || geteuid() != 0 ? "it starts again" : "it reboots or starts again";
+	if (store_find_image(cli_store(), spec.image, &image, &why) == 0 &&
+		!str_eq(image.digest, s->image_digest))
+		printf("%12s: %.19s, when %s\n", "update", image.digest, when);
+	free(TAKE_PTR(why));
+	if (store_find_kernel(cli_store(), spec.kernel, &kernel, &why) == 0 &&
+		!str_eq(kernel.digest, s->kernel_digest))
+		printf("%12s: kernel %.19s, when %s\n", "update", kernel.digest, when);
+}
+
 static void print(const struct vm_status *s)
 {
 	line("name", s->name);
 	line("state", s->state);
 	line("image", s->image);
+	line_update(s);
 	line("ready", s->ready);
 	line("failed units", s->failed_units);
 	line("outcome", s->outcome);

@@ -29,6 +29,7 @@
 #include "sv-refresh.h"
 #include "sv-saved.h"
 #include "sv-tap.h"
+#include "sv-update.h"
 #include "sv-vsockd.h"
 #include "sv-watch.h"
 #include "sv.h"
@@ -39,6 +40,7 @@ static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF
 static const char *arg_restore;
 static uint32_t arg_copy_fds;
 static bool arg_print_plan, arg_owned;
+static bool update_wanted;
 
 static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
@@ -153,6 +155,14 @@ static int sv_prepare(struct sv *sv, const char *name)
 	return r < 0 ? r : sv_control_create(sv);
 }
 
+static int loop(struct sv *sv)
+{
+	int r = sd_event_loop(sv->event);
+
+	update_wanted = sv->update;
+	return r;
+}
+
 static int run(const char *name)
 {
 	CLEANUP(sv_finish) struct sv sv;
@@ -178,7 +188,7 @@ static int run(const char *name)
 	if (r < 0)
 		return r;
 	r = sv_actions_start(&sv);
-	return r < 0 ? r : sd_event_loop(sv.event);
+	return r < 0 ? r : loop(&sv);
 }
 
 /* The next image of a process that was another version until now: sv-refresh.h. */
@@ -199,7 +209,7 @@ static int resume(int memfd, const char *name)
 		r = sv_refresh_resume(&sv, saved);
 	sv_saved_free(saved);
 	if (r >= 0)
-		return sd_event_loop(sv.event);
+		return loop(&sv);
 	log_error("%s: what the former supervisor has left cannot be gone on with: %s", name,
 		reason ? reason : strerror(-r));
 	return r;
@@ -218,6 +228,16 @@ static int check_resume(int memfd, const char *name)
 	if (r < 0)
 		log_error("%s: not understood: %s", name, reason ? reason : strerror(-r));
 	return r;
+}
+
+/* With whatever is to be executed next. */
+static int end(const char *name, int result)
+{
+	int r = update_wanted ? sv_update_exec(name) : 0;
+
+	if (r < 0)
+		log_error("%s: it cannot be started again: %s", name, strerror(-r));
+	return result == 0 && r == 0 ? 0 : 1;
 }
 
 static int usage(void)
@@ -287,10 +307,10 @@ int main(int argc, char **argv)
 	if (optind + 1 != argc)
 		return usage();
 	if (arg_resume_fd >= 0)
-		return resume(arg_resume_fd, argv[optind]) == 0 ? 0 : 1;
+		return end(argv[optind], resume(arg_resume_fd, argv[optind]));
 	if (arg_copy_fds > 0)
 		return sv_copy_run(arg_copy_fds) == 0 ? 0 : 1;
 	if (arg_check_fd >= 0)
 		return check_resume(arg_check_fd, argv[optind]) == 0 ? 0 : 1;
-	return run(argv[optind]) == 0 ? 0 : 1;
+	return end(argv[optind], run(argv[optind]));
 }

@@ -30,6 +30,7 @@
 #include "sv-net.h"
 #include "sv-plan.h"
 #include "sv-steps.h"
+#include "sv-update.h"
 #include "sv-vmm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
@@ -186,6 +187,12 @@ static void do_renew(struct sv *sv)
 
 static void do_reboot(struct sv *sv)
 {
+	if (sv_update_is_due(sv)) {
+		sv->update = true;
+		sv_blame(sv, "clean", "the guest rebooted, and its image or kernel is a new one");
+		sv_happen(sv, SV_FORCE, NULL);
+		return;
+	}
 	sv->status.boots++;
 	set_deadline(sv, sv->spec.start_timeout_usec);
 	log_debug("%s: the guest rebooted", sv->spec.name); /* the status counts them */

@@ -217,6 +217,7 @@ struct sv {
 	uint64_t stop_timeout_usec;
 	struct ratelimit events; /* of this incarnation: sv-events */
 	bool guest_shutdown;     /* the VMM said that the guest powered off */
+	bool update;             /* another incarnation follows: sv-update */
 	bool finished;
 	size_t steps_done;
 	bool owned;                   /* the VM ends with the starter's connection */

@@ -523,6 +523,49 @@ def checks_layers(c):
     true(b"is damaged" in c.p.stderr, f"{c.p.stderr!r}")
 
 
+def updates(c):
+    """A guest that reboots goes on with the image that its name means by then, in the same process; else it stays."""
+    image, d = f"up{os.getpid()}", pathlib.Path(tempfile.mkdtemp())
+    go = c.host.runtime / "go"
+
+    def build(text):
+        (d / "text").write_text(text)
+        c.host.run("image", "build", image, "--from-dir", str(d), check=0)
+        return next(i["digest"] for i in json.loads(c.host.out("image", "ls", "--json")) if i["name"] == image)
+
+    def until(what, message):
+        end = time.monotonic() + 10
+        while not what():
+            true(time.monotonic() < end, f"{message}: {c.host.status(vm)}")
+            time.sleep(0.1)
+
+    try:
+        first = build("one")
+        vm = f"update{os.getpid()}"
+        c.host.names.append(vm)
+        c.host.env["FAKE"] = "resetgo"
+        c.host.run("run", "-d", "--backend=null", "--name", vm, image, check=0)
+        before = c.host.status(vm)
+        equal(before["image_digest"], first, "the first image")
+        second = build("two")
+        true(f"update: {second[:19]}" in c.host.out("status", vm), "status says what waits")
+        go.touch()
+        until(lambda: c.host.status(vm)["incarnation"] != before["incarnation"], "there is no other incarnation")
+        c.host.run("wait", "--for=ready", "--timeout=10s", vm, check=0)
+        until(lambda: c.host.status(vm)["boots"] == 2, "with the same image it boots again as it is")
+        after = c.host.status(vm)
+        equal((after["image_digest"], after["supervisor_pid"]), (second, before["supervisor_pid"]), "the second image")
+        true("update:" not in c.host.out("status", vm), "nothing waits")
+        true("its image or kernel is a new one" in c.host.out("events", "-a", "-n", vm), "the event")
+        c.end(vm, "clean")
+    finally:
+        go.unlink(missing_ok=True)
+        shutil.rmtree(d)
+        c.host.run("kill", "-q", vm)
+        c.host.run("rm", vm)
+        c.host.run("image", "rm", image)
+
+
 def reboots(c):
     """A guest that reboots again and again does not push out what is kept of the others."""
     vm = c.start("resets")
@@ -1101,7 +1144,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, reboots, checks_layers, control_socket, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

@@ -134,6 +134,11 @@ def main():
         time.sleep(0.3)
         say("reset")
         c = agent()
+    while "resetgo" in fake and not os.path.exists(os.environ["UVMS_RUNTIME_DIR"] + "/go"):
+        time.sleep(0.05)
+    if "resetgo" in fake:
+        say("reset")
+        c = agent()
     for _ in range(200 if "resets" in fake else 0):
         say("reset")
         c.sock.close()
