@@ -362,6 +362,11 @@ static int server_on_io(sd_event_source *source, int fd, uint32_t revents, void 
 	return 0;
 }
 
+int control_server_pace(sd_event_source *listening)
+{
+	return sd_event_source_set_ratelimit(listening, CONTROL_PACE_USEC, CONTROL_PACE);
+}
+
 int control_server_create(
 	sd_event *event, const struct control_hooks *hooks, struct control_server **ret)
 {
@@ -376,8 +381,11 @@ int control_server_create(
 
 int control_server_listen_consume(struct control_server *s, int listen_fd)
 {
+	int r;
+
 	s->fd = listen_fd;
-	return sd_event_add_io(s->event, &s->io, listen_fd, EPOLLIN, server_on_io, s);
+	r = sd_event_add_io(s->event, &s->io, listen_fd, EPOLLIN, server_on_io, s);
+	return r < 0 ? r : control_server_pace(s->io);
 }
 
 int control_server_adopt_consume(struct control_server *s, int fd)

@@ -14,12 +14,15 @@
 #include <stddef.h>
 
 typedef struct sd_event sd_event;
+typedef struct sd_event_source sd_event_source;
 struct json_object;
 struct control_server;
 struct control_call;
 
 #define CONTROL_CONNECTIONS_MAX 64
 #define CONTROL_SEND_USEC       (5 * 1000000)
+#define CONTROL_PACE            100 /* connections in CONTROL_PACE_USEC */
+#define CONTROL_PACE_USEC       (100 * 1000)
 
 struct control_method {
 	const char *name;
@@ -39,6 +42,9 @@ struct control_hooks {
 /* HOOKS is borrowed. Serves nobody until it listens or adopts. */
 int control_server_create(
 	sd_event *event, const struct control_hooks *hooks, struct control_server **ret);
+
+/* For any socket that is listened on: whoever calls without end, or finds no descriptor free, costs a bounded time. */
+int control_server_pace(sd_event_source *listening);
 
 /* LISTEN_FD is taken over whatever is returned. */
 int control_server_listen_consume(struct control_server *s, int listen_fd);

@@ -359,6 +359,8 @@ int sv_agent_create_consume(struct sv *sv, int listen_fd, struct sv_agent **ret)
 	a->fd = listen_fd;
 	r = sd_event_add_io(sv->event, &a->io, listen_fd, EPOLLIN, agent_on_listen, a);
 	if (r >= 0)
+		r = control_server_pace(a->io);
+	if (r >= 0)
 		r = sd_event_add_time_relative(sv->event, &a->ask, CLOCK_MONOTONIC, AGENT_ASK_USEC,
 			0, agent_on_ask_timer, a);
 	if (r >= 0)

@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "control-server.h"
 #include "fd.h"
 #include "log.h"
 #include "sockun.h"
@@ -130,6 +131,8 @@ int sv_dialed_begin(struct sv *sv)
 		return 0;
 	r = sd_event_add_io(
 		sv->event, &v->dialed_source, v->dialed_fd, EPOLLIN, dialed_on_call, sv);
+	if (r >= 0)
+		r = control_server_pace(v->dialed_source);
 	/* in the next image: it may be between two boots */
 	return r < 0 || v->device_fd >= 0 || !sv_child_is_running(&sv->vmm_child)
 		       ? r

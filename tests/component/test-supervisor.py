@@ -627,6 +627,29 @@ def control_socket(c):
     equal(call(dial(), '{"method":"io.uvms.VM.Status"}')["parameters"]["status"]["state"], "running", "after it")
 
 
+def no_descriptors(c):
+    """A supervisor that has no descriptor for who calls waits for one, and does not spin meanwhile."""
+    vm = c.start()
+    pid = c.host.status(vm)["supervisor_pid"]
+    used = {int(n) for n in os.listdir(f"/proc/{pid}/fd")}
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    cpu = lambda: sum(int(n) for n in pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limits[1]))
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(c.host.runtime / vm / "current/control"))
+            before = cpu()
+            time.sleep(1)
+            true(cpu() - before < 0.3 * os.sysconf("SC_CLK_TCK"), f"{cpu() - before} ticks in a second")
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            s.sendall(b'{"method":"io.uvms.VM.Status"}\0')
+            s.settimeout(5)
+            true(b"parameters" in s.recv(65536), "who has waited is answered")
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    c.end(vm, "clean")
+
+
 def strangers(c):
     """Who calls home without the secret, or says nothing, gets nothing."""
     vm = c.start()
@@ -1144,7 +1167,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, reboots, checks_layers, control_socket, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, reboots, checks_layers, control_socket, no_descriptors, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
