@@ -324,7 +324,7 @@ static int load_self(struct sv *sv, struct sv_saved *s)
 	sv->status = s->status;
 	s->status = (struct vm_status){ 0 };
 	sv->dirs = (struct vm_dirs){ TAKE_PTR(f->state_dir), TAKE_PTR(f->runtime_dir),
-		TAKE_PTR(f->config_dir) };
+		TAKE_PTR(f->config_dir), -EBADF, -EBADF };
 	sv->vm_fd = f->vm_fd;
 	sv->runtime.fd = f->runtime_fd;
 	sv->runtime.lock_fd = f->lock_fd;

@@ -13,29 +13,38 @@
 #include "str.h"
 #include "sv.h"
 
+DEFINE_CLEANUP(struct store *, store_close);
+
 /* What is not there any more is no reason to end: the guest boots again with what it has. */
-static bool image_differs(const struct sv *sv)
+static bool image_differs(const struct sv *sv, struct store *store)
 {
 	CLEANUP(store_image_finish) struct store_image image = { 0 };
 	CLEANUP_FREE char *reason = NULL;
 
-	return store_find_image(sv->store, sv->spec.image, &image, &reason) == 0 &&
+	return store_find_image(store, sv->spec.image, &image, &reason) == 0 &&
 	       !str_eq(image.digest, sv->status.image_digest);
 }
 
-static bool kernel_differs(const struct sv *sv)
+static bool kernel_differs(const struct sv *sv, struct store *store)
 {
 	CLEANUP(store_kernel_finish) struct store_kernel kernel = { 0 };
 	CLEANUP_FREE char *reason = NULL;
 
-	return store_find_kernel(sv->store, sv->spec.kernel, &kernel, &reason) == 0 &&
+	return store_find_kernel(store, sv->spec.kernel, &kernel, &reason) == 0 &&
 	       !str_eq(kernel.digest, sv->status.kernel_digest);
 }
 
 bool sv_update_is_due(const struct sv *sv)
 {
-	return geteuid() == 0 && sv->spec.keep && !sv->owned && sv->status.image_digest &&
-	       (image_differs(sv) || kernel_differs(sv));
+	CLEANUP(store_closep) struct store *store = NULL;
+	CLEANUP_CLOSE int state = -EBADF;
+
+	if (geteuid() != 0 || !sv->spec.keep || sv->owned || !sv->status.image_digest)
+		return false;
+	/* one of our own: in the next image of this process nobody has opened it */
+	state = open(sv->dirs.state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return state >= 0 && store_open(state, &store) == 0 &&
+	       (image_differs(sv, store) || kernel_differs(sv, store));
 }
 
 /* Children are born in the namespace of the incarnation that is over, where nobody can be any more: unshare(2). */

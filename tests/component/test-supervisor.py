@@ -549,6 +549,7 @@ def updates(c):
         equal(before["image_digest"], first, "the first image")
         second = build("two")
         true(f"update: {second[:19]}" in c.host.out("status", vm), "status says what waits")
+        c.host.run("refresh", vm, check=0)
         go.touch()
         until(lambda: c.host.status(vm)["incarnation"] != before["incarnation"], "there is no other incarnation")
         c.host.run("wait", "--for=ready", "--timeout=10s", vm, check=0)
@@ -938,6 +939,11 @@ def refresh_elsewhere(c):
     send_call(s, "Refresh", program="relative/path")
     true("error" in answer(s), "a relative path")
     c.end(vm, "clean")
+    unnamed = c.host.out("run", "-d", "--backend=null", "nothing").strip()
+    c.host.names.append(unnamed)
+    c.host.run("refresh", unnamed, check=0)
+    c.host.run("stop", unnamed, check=0)
+    true(not (c.host.state / "vms" / unnamed).exists(), "an unnamed one is forgotten, refreshed or not")
 
 
 def refresh(c):
