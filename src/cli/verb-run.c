@@ -33,6 +33,7 @@
 static const char *arg_name, *arg_workdir, *arg_user, *arg_backend, *arg_accel, *arg_kernel,
 	*arg_status_file, *arg_cpu_model, *arg_vsock;
 static const char *arg_net;
+static char **arg_connects, **arg_accepts;
 static char **arg_env, **arg_env_files, **arg_credentials, **arg_publish, **arg_volumes;
 static uint64_t arg_memory = VM_MEMORY_DEFAULT_BYTES, arg_memory_max, arg_root_size,
 		arg_start_timeout, arg_stop_timeout;
@@ -63,6 +64,10 @@ static const struct option_def options[] = {
 	{ "net", 0, "none|user", OPTION_STRING, &arg_net, "the guest's network" },
 	{ "publish", 'p', "[ADDR:]HOST:GUEST[/udp]", OPTION_STRV, &arg_publish,
 		"a port of the host that leads into the guest; implies --net=user" },
+	{ "connect", 0, "PORT:VM:PORT", OPTION_STRV, &arg_connects,
+		"let the guest call a port of another VM, as one of the host (CID 2)" },
+	{ "accept", 0, "PORT[:VM]", OPTION_STRV, &arg_accepts,
+		"let other VMs call a port of the guest" },
 	{ "volume", 'v', "NAME:PATH[:SIZE]", OPTION_STRV, &arg_volumes,
 		"mount a volume at PATH; it is made when there is none" },
 	{ "entrypoint", 0, "PROGRAM", OPTION_STRING, &arg_entrypoint,
@@ -119,6 +124,8 @@ static int fill_devices(struct vm_spec *s)
 	r = str_set(&s->vsock, arg_vsock);
 	r = r ? r : str_set(&s->net, arg_net ? arg_net : arg_publish ? "user" : NULL);
 	r = r ? r : copy_strv(&s->publish, arg_publish);
+	r = r ? r : copy_strv(&s->connects, arg_connects);
+	r = r ? r : copy_strv(&s->accepts, arg_accepts);
 	return r ? r : copy_strv(&s->volumes, arg_volumes);
 }
 

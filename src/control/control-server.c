@@ -301,6 +301,14 @@ bool control_call_is_own_user(const struct control_call *call)
 	       peer_is_own_user(&cred);
 }
 
+pid_t control_call_pid(const struct control_call *call)
+{
+	struct ucred cred;
+	socklen_t len = sizeof cred;
+
+	return getsockopt(call->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 ? cred.pid : 0;
+}
+
 static bool peer_may_write(int fd)
 {
 	struct ucred cred;

@@ -12,6 +12,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 typedef struct sd_event sd_event;
 typedef struct sd_event_source sd_event_source;
@@ -57,6 +58,9 @@ int control_server_adopt_consume(struct control_server *s, int fd);
  */
 void control_call_reply(struct control_call *call, struct json_object *parameters, int fd);
 void control_call_error(struct control_call *call, int error, struct json_object *words);
+
+/* The caller's process when it connected, as the kernel has it; 0: not known. */
+pid_t control_call_pid(const struct control_call *call);
 
 /* Whether the caller is root or this process's own user, not only one of the group that may write. */
 bool control_call_is_own_user(const struct control_call *call);

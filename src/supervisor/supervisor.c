@@ -20,6 +20,7 @@
 #include "str.h"
 #include "sv-actions.h"
 #include "sv-attach.h"
+#include "sv-broker.h"
 #include "sv-children.h"
 #include "sv-control.h"
 #include "sv-copy.h"
@@ -65,7 +66,8 @@ static void sv_init(struct sv *sv)
 		.owned = arg_owned,
 		.restore = arg_restore,
 		.lingering = SV_HAPPENINGS,
-		.events = { .interval_usec = SV_EVENTS_WINDOW_USEC, .burst = SV_EVENTS_MAX } };
+		.events = { .interval_usec = SV_EVENTS_WINDOW_USEC, .burst = SV_EVENTS_MAX },
+		.refused = { .interval_usec = SV_BROKER_WINDOW_USEC, .burst = 5 } };
 	for (size_t i = 0; i < SV_FDS_MAX; i++)
 		sv->vmm_fds[i] = -EBADF;
 	sv_child_init(&sv->vmm_child, sv, "vmm", SV_VMM_GONE);
@@ -74,6 +76,7 @@ static void sv_init(struct sv *sv)
 	sv_child_init(&sv->namespace_child, sv, "namespace", SV_NAMESPACE_GONE);
 	sv_child_init(&sv->net_child, sv, "passt", SV_NETWORK_GONE);
 	sv_tap_init(sv);
+	sv_broker_init(sv);
 	sv_attach_init(sv);
 	sv_snapshot_init(sv);
 }

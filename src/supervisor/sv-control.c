@@ -17,6 +17,7 @@
 #include "sv-change.h"
 #include "sv-console.h"
 #include "sv-link.h"
+#include "sv-service.h"
 #include "sv.h"
 #include "vm-publish.h"
 
@@ -35,6 +36,10 @@ static const char description[] =
 	"method OpenAgent(wait: ?bool) -> (version: int)\n"
 	"# A connection to a vsock port of the guest, beside the reply\n"
 	"method OpenPort(port: int) -> ()\n"
+	"# For the supervisor of the VM FROM alone: a connection to a port of the guest which this "
+	"VM\n"
+	"# lets that one call, beside the reply\n"
+	"method Dial(from: string, port: int) -> ()\n"
 	"# The guest's serial port, beside the reply\n"
 	"method Console() -> ()\n"
 	"# The guest stands still; answers when it does. What its memory is for stays\n"
@@ -203,6 +208,26 @@ static void method_open_port(struct control_call *call, struct json_object *p, v
 		sv_agent_open(sv->agent, call, a.port);
 }
 
+struct dial_parameters {
+	char *from;
+	uint32_t port;
+};
+
+static void method_dial(struct control_call *call, struct json_object *p, void *userdata)
+{
+	static const struct json_field fields[] = {
+		JSON_FIELD(struct dial_parameters, from, JSON_STR, .max = VM_NAME_MAX),
+		JSON_FIELD(struct dial_parameters, port, JSON_U32),
+	};
+	struct dial_parameters d = { 0 };
+
+	if (!p || json_codec_decode(p, fields, ARRAY_SIZE(fields), &d, NULL) < 0 || !d.from)
+		control_call_error(call, -EINVAL, NULL);
+	else
+		sv_service_dial(userdata, call, d.from, d.port);
+	json_codec_release(fields, ARRAY_SIZE(fields), &d);
+}
+
 static void method_console(struct control_call *call, struct json_object *p, void *userdata)
 {
 	struct sv *sv = userdata;
@@ -353,6 +378,7 @@ static const struct control_method methods[] = {
 	{ "io.uvms.VM.Stop", false, method_stop },
 	{ "io.uvms.VM.OpenAgent", false, method_open_agent },
 	{ "io.uvms.VM.OpenPort", false, method_open_port },
+	{ "io.uvms.VM.Dial", false, method_dial },
 	{ "io.uvms.VM.Console", false, method_console },
 	{ "io.uvms.VM.Refresh", false, method_refresh },
 	{ "io.uvms.VM.Pause", false, method_pause },

@@ -9,6 +9,7 @@
 #include "cleanup.h"
 #include "path.h"
 #include "str.h"
+#include "sv-broker.h"
 #include "sv-choose.h"
 #include "sv-net.h"
 #include "sv-snapshot.h"
@@ -347,6 +348,8 @@ int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)
 		r = plan_add_words(sv, VM_STEP_NAMESPACE, namespace);
 	if (r == 0 && sv_choose_vsockd(sv))
 		r = plan_add_vsockd(sv, ret_reason);
+	if (r == 0)
+		r = sv_broker_plan(sv, ret_reason);
 	if (r == 0)
 		r = sv_net_plan(sv, ret_reason, ret_next);
 	if (r == 0)

@@ -70,6 +70,8 @@ static const char *refresh_hindrance(const struct sv *sv)
 		return "its passt is stopped (SIGSTOP)";
 	if (sv->tap.child.is_stopped)
 		return "its uvms-tapd is stopped (SIGSTOP)";
+	if (sv->broker.child.is_stopped)
+		return "its uvms-broker is stopped (SIGSTOP)";
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
 	if (sv->change.busy || sv->link.call || sv_snapshot_is_under_way(sv))

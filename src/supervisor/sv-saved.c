@@ -38,6 +38,7 @@ static const struct json_field self_fields[] = {
 	F(self, vsock_fd, JSON_FD),
 	F(self, net_fd, JSON_FD),
 	F(self, life_fd, JSON_FD),
+	F(self, broker_fd, JSON_FD),
 	F(self, deadline_usec, JSON_U64),
 	F(self, stop_timeout_usec, JSON_U64),
 	F(self, steps_done, JSON_U32, .max = VM_STEP_MAX),

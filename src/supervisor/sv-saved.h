@@ -37,6 +37,7 @@ enum {
 	SV_SAVED_NAMESPACE,
 	SV_SAVED_NET,
 	SV_SAVED_TAP,
+	SV_SAVED_BROKER,
 	SV_SAVED_CHILDREN,
 };
 
@@ -46,7 +47,7 @@ struct sv_saved_self {
 	char *state;  /* sv_fsm_state_name() */
 	char *secret; /* hex, as are all bytes */
 	char *state_dir, *runtime_dir, *config_dir;
-	int vm_fd, runtime_fd, lock_fd, dir_fd, vsock_fd, net_fd, life_fd;
+	int vm_fd, runtime_fd, lock_fd, dir_fd, vsock_fd, net_fd, life_fd, broker_fd;
 	uint64_t deadline_usec; /* CLOCK_MONOTONIC; 0: none */
 	uint64_t stop_timeout_usec;
 	uint32_t steps_done, net_restarts;

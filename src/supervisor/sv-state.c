@@ -11,6 +11,7 @@
 #include "str.h"
 #include "sv-actions.h"
 #include "sv-agent.h"
+#include "sv-broker.h"
 #include "sv-children.h"
 #include "sv-console.h"
 #include "sv-control.h"
@@ -45,6 +46,7 @@ static int save_self(const struct sv *sv, struct sv_saved_self *f)
 	f->vsock_fd = sv->vsock_fd;
 	f->net_fd = sv->net_fd;
 	f->life_fd = sv->life_fd;
+	f->broker_fd = sv->broker.channel_fd;
 	f->deadline_usec = sv_actions_deadline(sv);
 	f->stop_timeout_usec = sv->stop_timeout_usec;
 	f->steps_done = (uint32_t)sv->steps_done;
@@ -227,7 +229,7 @@ static int save_parts(const struct sv *sv, const struct control_call *caller, st
 	const char **ret_why)
 {
 	const struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child, &sv->tap.child };
+		&sv->namespace_child, &sv->net_child, &sv->tap.child, &sv->broker.child };
 	int r;
 
 	for (; s->n_children < SV_SAVED_CHILDREN; s->n_children++)
@@ -502,7 +504,7 @@ static int load_control(struct sv *sv, const struct sv_saved *s, struct control_
 static int load_children(struct sv *sv, const struct sv_saved *s)
 {
 	struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child, &sv->tap.child };
+		&sv->namespace_child, &sv->net_child, &sv->tap.child, &sv->broker.child };
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < SV_SAVED_CHILDREN; i++)
@@ -538,6 +540,9 @@ int sv_state_load(struct sv *sv, struct sv_saved *s, struct control_call **ret_c
 	sv->tap.link_fd = s->tap.link_fd;
 	sv->tap.stream_fd = s->tap.stream_fd;
 	sv->tap.restarts = s->tap.restarts;
+	sv->broker.channel_fd = s->self.broker_fd;
+	if (r >= 0)
+		r = sv_broker_resume(sv);
 	if (r >= 0)
 		r = load_console(sv, s);
 	if (r >= 0)

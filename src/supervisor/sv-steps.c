@@ -28,6 +28,7 @@
 #include "spawn.h"
 #include "str.h"
 #include "sv-agent.h"
+#include "sv-broker.h"
 #include "sv-children.h"
 #include "sv-choose.h"
 #include "sv-console.h"
@@ -467,6 +468,7 @@ static const struct {
 	[VM_STEP_SOCKETS] = { do_sockets, undo_sockets },
 	[VM_STEP_NAMESPACE] = { do_namespace, undo_namespace },
 	[VM_STEP_VSOCKD] = { do_vsockd, undo_vsockd },
+	[VM_STEP_SERVICES] = { sv_broker_start, sv_broker_stop },
 	[VM_STEP_NETWORK] = { do_network, sv_net_stop },
 	[VM_STEP_VMM] = { sv_vmm_start, sv_vmm_stop },
 	[VM_STEP_BOOT] = { sv_vmm_boot, undo_nothing },

@@ -26,6 +26,8 @@ static const char *watch_name(const struct sv_child *c)
 		return "passt";
 	if (c == &sv->tap.child)
 		return "uvms-tapd";
+	if (c == &sv->broker.child)
+		return "uvms-broker";
 	if (c == &sv->namespace_child)
 		return "the namespace's init";
 	return str_eq(sv->status.backend, "qemu") ? "QEMU" : "the VMM";
@@ -34,7 +36,7 @@ static const char *watch_name(const struct sv_child *c)
 static void watch_note(struct sv *sv)
 {
 	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child,
-		&sv->net_child, &sv->tap.child };
+		&sv->net_child, &sv->tap.child, &sv->broker.child };
 	const char *who = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
@@ -53,7 +55,8 @@ static void watch_give_up(struct sv_child *c, int signo)
 	snprintf(cause, sizeof cause, "%s was stopped (SIG%s) again and again", watch_name(c),
 		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
 	log_warning("%s: %s: it is given up", sv->spec.name, cause);
-	if (c == &sv->vsockd.child || c == &sv->net_child || c == &sv->tap.child)
+	if (c == &sv->vsockd.child || c == &sv->net_child || c == &sv->tap.child ||
+		c == &sv->broker.child)
 		sv_child_signal(c, SIGKILL);
 	else
 		sv_happen(sv, c == &sv->vmm_child ? SV_VMM_FAULT : SV_NAMESPACE_GONE, cause);
@@ -134,6 +137,7 @@ static int watch_on_sigchld(sd_event_source *s, const struct signalfd_siginfo *s
 	watch_look(&sv->namespace_child);
 	watch_look(&sv->net_child);
 	watch_look(&sv->tap.child);
+	watch_look(&sv->broker.child);
 	return 0;
 }
 

@@ -28,6 +28,7 @@
 #include "sv-logfile.h"
 #include "vm-dirs.h"
 #include "vm-plan.h"
+#include "vm-service.h"
 #include "vm-spec.h"
 #include "vm-status.h"
 #include "vm-volume.h"
@@ -47,6 +48,7 @@ struct sv_waiter;
 enum {
 	SV_FDS_MAX = VMM_FD_DISK + VMM_DISKS_MAX,
 	SV_QUEUE_MAX = 16,
+	SV_DIALS_MAX = 64,
 };
 
 struct sv_child {
@@ -90,6 +92,24 @@ struct sv_vsockd {
 	bool pinging, served;
 	uint64_t started_usec; /* CLOCK_MONOTONIC */
 	struct ratelimit messages, early, deaths, strangers;
+};
+
+/* A call of the guest that a peer is to answer: sv-broker. */
+struct sv_dial {
+	struct sv *sv; /* borrowed */
+	struct vm_connect connect;
+	uint32_t id;                 /* the broker's */
+	int fd;                      /* owned: the peer's control socket */
+	sd_event_source *io, *timer; /* owned; no TIMER: a free place */
+};
+
+/* What the guest may call, and who carries it: sv-broker. */
+struct sv_broker {
+	struct sv_child child;
+	int channel_fd;                  /* owned: our end */
+	sd_event_source *channel_source; /* owned */
+	struct sv_dial dials[SV_DIALS_MAX];
+	struct ratelimit deaths, refusals;
 };
 
 enum sv_handover_result {
@@ -192,6 +212,7 @@ struct sv {
 	unsigned net_restarts;
 	struct sv_tap tap;
 	struct sv_vsockd vsockd;
+	struct sv_broker broker;
 	struct sv_handover handover;
 	struct vmm *vmm;                /* owned */
 	struct sv_agent *agent;         /* owned */
@@ -215,9 +236,10 @@ struct sv {
 	bool in_queue;
 
 	uint64_t stop_timeout_usec;
-	struct ratelimit events; /* of this incarnation: sv-events */
-	bool guest_shutdown;     /* the VMM said that the guest powered off */
-	bool update;             /* another incarnation follows: sv-update */
+	struct ratelimit events;  /* of this incarnation: sv-events */
+	struct ratelimit refused; /* calls of other VMs: sv-service */
+	bool guest_shutdown;      /* the VMM said that the guest powered off */
+	bool update;              /* another incarnation follows: sv-update */
 	bool finished;
 	size_t steps_done;
 	bool owned;                   /* the VM ends with the starter's connection */

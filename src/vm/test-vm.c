@@ -21,6 +21,7 @@
 #include "vm-lease.h"
 #include "vm-name.h"
 #include "vm-plan.h"
+#include "vm-service.h"
 #include "vm-spec.h"
 #include "vm-status.h"
 
@@ -296,9 +297,45 @@ static void sweep(void **state)
 	vm_dirs_finish(&dirs);
 }
 
+static void services(void **state)
+{
+	static const char *const bad_connects[] = { "", "1", "1:", "1:a", "1:a:", ":a:1", "0:a:1",
+		"1:a:0", "1023:a:1", "1:a:1023", "4294967295:a:1", "1:a:4294967295", "1:..:1",
+		"1:a/b:1", "1:a:1:1", "-1:a:1", " 1:a:1" };
+	static const char *const bad_accepts[] = { "", ":a", "0", "1023", "4294967295",
+		"1:", "1:-a", "1:a:b", "x" };
+	char *rules[] = { (char *)"80", (char *)"9050:work", (char *)"broken:", (char *)"22:a.b",
+		NULL };
+	struct vm_connect c;
+	struct vm_accept a;
+	const char *reason;
+
+	assert_int_equal(vm_connect_parse("9050:tor.x-1:1", &c, &reason), 0);
+	assert_int_equal(c.port, 9050);
+	assert_int_equal(c.peer_port, 1);
+	assert_string_equal(c.peer, "tor.x-1");
+	assert_int_equal(vm_connect_parse("4294967294:a:4294967294", &c, &reason), 0);
+	assert_int_equal(vm_connect_parse("1:unix:/run/x", &c, &reason), -EOPNOTSUPP);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_connects); i++) {
+		reason = NULL;
+		assert_int_equal(vm_connect_parse(bad_connects[i], &c, &reason), -EINVAL);
+		assert_non_null(reason);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(bad_accepts); i++)
+		assert_int_equal(vm_accept_parse(bad_accepts[i], &a, &reason), -EINVAL);
+	assert_true(vm_accept_allows(rules, "anybody", 80));
+	assert_true(vm_accept_allows(rules, "work", 9050));
+	assert_false(vm_accept_allows(rules, "evil", 9050));
+	assert_false(vm_accept_allows(rules, "wor", 9050));
+	assert_false(vm_accept_allows(rules, "work", 80 + (1 << 16)));
+	assert_false(vm_accept_allows(rules, "anybody", 22));
+	assert_false(vm_accept_allows(NULL, "work", 9050));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(services),
 		cmocka_unit_test(names),
 		cmocka_unit_test(spec_round_trip),
 		cmocka_unit_test(spec_refuses),

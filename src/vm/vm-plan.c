@@ -16,6 +16,7 @@ static const char *const step_names[] = {
 	[VM_STEP_SOCKETS] = "sockets",
 	[VM_STEP_NAMESPACE] = "namespace",
 	[VM_STEP_VSOCKD] = "vsockd",
+	[VM_STEP_SERVICES] = "services",
 	[VM_STEP_NETWORK] = "network",
 	[VM_STEP_VMM] = "vmm",
 	[VM_STEP_BOOT] = "boot",

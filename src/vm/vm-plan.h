@@ -16,6 +16,7 @@ enum vm_step_id {
 	VM_STEP_SOCKETS,
 	VM_STEP_NAMESPACE,
 	VM_STEP_VSOCKD,
+	VM_STEP_SERVICES,
 	VM_STEP_NETWORK,
 	VM_STEP_VMM,
 	VM_STEP_BOOT, /* of a VMM that is told by calls what to run */

@@ -10,6 +10,7 @@
 #include "str.h"
 #include "vm-name.h"
 #include "vm-publish.h"
+#include "vm-service.h"
 #include "vm-volume.h"
 
 static const struct json_field spec_fields[] = {
@@ -26,6 +27,8 @@ static const struct json_field spec_fields[] = {
 	JSON_FIELD(struct vm_spec, vsock, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, net, JSON_STR, .max = 16),
 	JSON_FIELD(struct vm_spec, publish, JSON_STRV),
+	JSON_FIELD(struct vm_spec, connects, JSON_STRV),
+	JSON_FIELD(struct vm_spec, accepts, JSON_STRV),
 	JSON_FIELD(struct vm_spec, volumes, JSON_STRV),
 	JSON_FIELD(struct vm_spec, credentials, JSON_STRV),
 	JSON_FIELD(struct vm_spec, memory_bytes, JSON_U64, .max = UINT64_C(1) << 46),
@@ -125,6 +128,40 @@ static char *spec_volumes_fault(const struct vm_spec *s)
 	return fault;
 }
 
+/* A port of the host leads to one place. */
+static char *spec_connect_clash(const struct vm_spec *s, size_t n, uint32_t port)
+{
+	struct vm_connect c;
+	const char *reason;
+
+	for (size_t i = 0; i < n; i++) {
+		if (vm_connect_parse(s->connects[i], &c, &reason) == 0 && c.port == port)
+			return str_printf("port %u is connected twice", port);
+	}
+	return NULL;
+}
+
+static char *spec_services_fault(const struct vm_spec *s)
+{
+	const char *reason;
+	struct vm_connect c;
+	struct vm_accept a;
+	char *fault = NULL;
+
+	if (strv_length(s->connects) > VM_SERVICES_MAX || strv_length(s->accepts) > VM_SERVICES_MAX)
+		return str_printf("at most %d services of each kind", VM_SERVICES_MAX);
+	for (size_t i = 0; !fault && s->connects && s->connects[i]; i++) {
+		if (vm_connect_parse(s->connects[i], &c, &reason) < 0)
+			return str_printf("connect \"%s\": %s", s->connects[i], reason);
+		fault = spec_connect_clash(s, i, c.port);
+	}
+	for (char **v = s->accepts; !fault && v && *v; v++) {
+		if (vm_accept_parse(*v, &a, &reason) < 0)
+			return str_printf("accept \"%s\": %s", *v, reason);
+	}
+	return fault;
+}
+
 static char *spec_credentials_fault(const struct vm_spec *s)
 {
 	if (strv_length(s->credentials) > VM_CREDENTIALS_MAX)
@@ -206,7 +243,7 @@ static char *spec_fault(const struct vm_spec *s)
 static char *spec_first_fault(const struct vm_spec *s)
 {
 	static char *(*const checks[])(const struct vm_spec *) = { spec_fault, spec_size_fault,
-		spec_cpu_model_fault, spec_network_fault, spec_volumes_fault,
+		spec_cpu_model_fault, spec_network_fault, spec_volumes_fault, spec_services_fault,
 		spec_credentials_fault };
 	char *fault = NULL;
 

@@ -36,6 +36,8 @@ struct vm_spec {
 	char *vsock;        /* auto, vmm, uvms: whose the vsock device is; NULL: auto */
 	char *net;          /* none, user; NULL: none */
 	char **publish;     /* see vm-publish.h; needs net user */
+	char **connects;    /* see vm-service.h */
+	char **accepts;     /* the same, from the other side */
 	char **volumes;     /* see vm-volume.h */
 	char **credentials; /* names; their contents are vms/NAME/credentials/NAME */
 	uint64_t memory_bytes;

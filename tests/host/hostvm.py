@@ -23,8 +23,8 @@ NEEDS = ("mmdebstrap", "mkfs.erofs", "qemu-system-x86_64", "meson", "tar")
 MEMORY_MIB, ROOT_MIB = 6144, 3584
 PACKAGES = ("systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,python3,busybox-static,qemu-system-x86,passt,"
             "e2fsprogs,erofs-utils,skopeo,umoci,strace,tar,libjson-c5,libseccomp2")
-PROGRAMS = ("uvms", "uvms-supervisor", "uvms-init", "uvms-vsockd", "uvms-tapd", "uvms-guest", "uvms-vmm-null")
-TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer", "tests/vm/uvms-test-step-log",
+PROGRAMS = ("uvms", "uvms-supervisor", "uvms-init", "uvms-vsockd", "uvms-tapd", "uvms-broker", "uvms-guest", "uvms-vmm-null")
+TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer", "tests/vm/uvms-test-step-log", "tests/vm/uvms-test-vsock-cat",
                  "bench/cold-start/bench-cold-start-init")
 BUILD, TREE = "/opt/uvms/build", "/opt/uvms"	# in the host VM
 

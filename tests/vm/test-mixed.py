@@ -24,7 +24,7 @@ from vmtest import equal, main, need, true
 SOAK = os.environ.get("UVMS_SOAK") == "1"
 ROUNDS = int(os.environ.get("UVMS_ROUNDS", "600" if SOAK else "30"))
 SEED = int(os.environ.get("UVMS_SEED", random.SystemRandom().randrange(1 << 32)))
-PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-tapd")
+PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-tapd", "uvms-broker")
 
 spec = importlib.util.spec_from_file_location("everyday", pathlib.Path(__file__).with_name("test-everyday.py"))
 everyday = importlib.util.module_from_spec(spec)

@@ -194,7 +194,7 @@ def become_user(uid):
     home = pathlib.Path(tempfile.mkdtemp(prefix="uvms-user-", dir="/tmp"))
     home.chmod(0o755)
     (home / "bin").mkdir()
-    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-tapd"):
+    for program in ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-tapd", "uvms-broker"):
         shutil.copy(BUILD / program, home / "bin")
     (home / "state").mkdir()
     host = Host("links")
