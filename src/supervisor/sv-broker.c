@@ -16,6 +16,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "control-client.h"
+#include "control-server.h"
 #include "fd.h"
 #include "fdpass.h"
 #include "log.h"
@@ -266,10 +267,13 @@ static int begin(struct sv *sv, const struct vm_step *step)
 int sv_broker_resume(struct sv *sv)
 {
 	struct sv_broker *b = &sv->broker;
+	int r;
 
-	return b->channel_fd < 0 ? 0
-				 : sd_event_add_io(sv->event, &b->channel_source, b->channel_fd,
-					   EPOLLIN, on_channel, sv);
+	if (b->channel_fd < 0)
+		return 0;
+	r = sd_event_add_io(sv->event, &b->channel_source, b->channel_fd, EPOLLIN, on_channel, sv);
+	/* a guest calls as often as it likes */
+	return r < 0 ? r : control_server_pace(b->channel_source);
 }
 
 static void on_broker_end(struct sv_child *c)

@@ -567,6 +567,93 @@ def updates(c):
         c.host.run("image", "rm", image)
 
 
+def called(c, vm, port):
+    """What comes out where the guest's call of PORT goes, and how long it took."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        t = time.monotonic()
+        s.connect(str(c.host.runtime / vm / f"current/vsock/v_{port}"))
+        s.sendall(b"x")
+        try:
+            return s.recv(10), time.monotonic() - t
+        except ConnectionResetError:
+            return b"", time.monotonic() - t
+
+
+def brokers(c, vm):
+    return [int(line.split()[0]) for line in c.host.processes() if f"uvms-broker\\x00{vm}\\x00" in line]
+
+
+def services(c):
+    """Who may ask for a guest's port, what becomes of a call that nobody answers, and a broker that dies or is stopped."""
+    vm = c.start("", "--connect=9050:nobody:1", "--connect=9051:slow:1", "--accept=80")
+    own = c.host.status(vm)
+    for who in (vm, "nobody", "../x", ""):
+        s = dial(c, vm)
+        send_call(s, "Dial", **{"from": who, "port": 80})
+        true("only the supervisor" in json.dumps(answer(s)), f"we are not the supervisor of {who!r}")
+    answered, took = called(c, vm, 9050)
+    true(answered == b"" and took < 1, f"a VM that does not run: {answered} after {took}")
+    # a peer that does not answer, ours to be stopped
+    slow = c.host.runtime / "slow/i"
+    slow.mkdir(parents=True)
+    (slow.parent / "current").symlink_to("i")
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(slow / "control"))
+        deaf.listen()
+        answered, took = called(c, vm, 9051)
+        true(answered == b"" and 1 < took < 4, f"a supervisor that does not answer: {answered} after {took}")
+    shutil.rmtree(slow.parent)
+    first = brokers(c, vm)
+    os.kill(first[0], signal.SIGKILL)
+    until(lambda: len([p for p in brokers(c, vm) if p not in first]), 1, 5, "another broker")
+    equal(called(c, vm, 9050)[0], b"", "the other one")
+    os.kill(brokers(c, vm)[0], signal.SIGSTOP)
+    until(lambda: c.host.status(vm).get("stopped"), "broker", 2, "what is stopped")
+    until(lambda: c.host.status(vm).get("stopped"), None, 5, "it goes on")
+    c.host.run("refresh", vm, check=0)
+    equal(called(c, vm, 9050)[0], b"", "after a refresh")
+    equal(c.host.status(vm)["supervisor_pid"], own["supervisor_pid"], "the supervisor lived")
+    c.end(vm, "clean")
+    p = c.host.run("run", "-d", "--backend=null", "--connect=1:unix:/run/x", "nothing", check=2)
+    true(b"not supported yet" in p.stderr, p.stderr)
+    c.host.run("run", "-d", "--backend=null", "--connect=1:a:1", "--connect=1:b:1", "nothing", check=2)
+
+
+def hostile_broker(c):
+    """What breaks the rules of the broker's channel ends that broker, never the supervisor."""
+    head = """#!/usr/bin/python3
+import array, os, socket, time
+channel = socket.socket(fileno=3)
+def say(op, rule, ident=1, n=0, rest=b"\\0\\0"):
+    fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * n))] if n else []
+    channel.sendmsg([bytes([op, rule]) + rest + ident.to_bytes(4, "little")], fds)
+%s
+time.sleep(1000)
+"""
+    bad = ["say(1, 1)", "say(1, 255)", "say(2, 0)", "say(2, 0, 1, 1)", "say(3, 0)", "say(0, 0)", "say(99, 0)",
+           "say(1, 0, 1, 1)", "say(1, 0, 1, 8)", "say(1, 0, 1, 0, b'xy')", "channel.send(b'x')", "channel.send(bytes(100000))",
+           "channel.close()\nos.close(3)\nos.abort()", "os._exit(0)"]
+    with Bin(c) as programs:
+        for line in bad:
+            programs.install("uvms-broker", (head % line).encode())
+            vm = c.start("", "--connect=9050:nobody:1")
+            log = lambda: c.host.out("logs", "--source=supervisor", vm)
+            until(lambda: "can call no service any more" in log(), True, 10, line)
+            equal("broke the rules" in log(), line[0] in "sc" and "abort" not in line, line)
+            equal((c.host.status(vm)["state"], brokers(c, vm)), ("running", []), line)
+            c.end(vm, "clean")
+        # a flood: the supervisor is paced
+        programs.install("uvms-broker", (head % "while True: say(1, 0)").encode())
+        vm = c.start("", "--connect=9050:nobody:1")
+        pid = c.host.status(vm)["supervisor_pid"]
+        cpu = lambda: sum(int(n) for n in pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13])
+        before = cpu()
+        time.sleep(1)
+        true(cpu() - before < 0.5 * os.sysconf("SC_CLK_TCK"), f"{cpu() - before} ticks in a second")
+        c.end(vm, "clean")
+
+
 def reboots(c):
     """A guest that reboots again and again does not push out what is kept of the others."""
     vm = c.start("resets")
@@ -867,7 +954,7 @@ def refresh_vsockd(c):
 class Bin:
     """The programs in a directory of their own, where they can be replaced as a package does: by rename."""
 
-    PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init")
+    PROGRAMS = ("uvms", "uvms-supervisor", "uvms-vsockd", "uvms-guest", "uvms-init", "uvms-broker")
 
     def __init__(self, c):
         self.dir = pathlib.Path(c.host.env["UVMS_VMM_NULL"]).parent.parent / "bin"
@@ -1173,7 +1260,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, reboots, checks_layers, control_socket, no_descriptors, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, services, hostile_broker, reboots, checks_layers, control_socket, no_descriptors, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}
