@@ -27,6 +27,8 @@
 #include "vmm-program.h"
 #include "vmm-version.h"
 
+DEFINE_CLEANUP(struct store *, store_close);
+
 #define SNAPSHOT_VERSION  1
 #define SNAPSHOT_MANIFEST "manifest.json"
 #define CPUINFO_MAX       (4 << 20)
@@ -261,12 +263,13 @@ static int read_store(const struct vm_spec *spec, struct snapshot *s, char **ret
 {
 	struct store_image image = { 0 };
 	struct store_kernel kernel = { 0 };
-	int r = store_find_image(cli_store(), spec->image, &image, ret_reason);
+	CLEANUP(store_closep) struct store *store = cli_store();
+	int r = store_find_image(store, spec->image, &image, ret_reason);
 
 	if (r == -ENOENT)
 		*ret_reason = str_printf("its image %.19s is not in the store", spec->image);
 	if (r == 0)
-		r = store_find_kernel(cli_store(), spec->kernel, &kernel, ret_reason);
+		r = store_find_kernel(store, spec->kernel, &kernel, ret_reason);
 	if (r == -ENOENT && !*ret_reason)
 		*ret_reason =
 			str_printf("its kernel %s is not in the store", str_or(spec->kernel, "?"));

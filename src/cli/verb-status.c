@@ -18,6 +18,8 @@
 #include "vm-spec.h"
 #include "vm-status.h"
 
+DEFINE_CLEANUP(struct store *, store_close);
+
 static bool arg_json;
 
 static const struct option_def options[] = {
@@ -76,6 +78,7 @@ static void line_update(const struct vm_status *s)
 	CLEANUP(store_image_finish) struct store_image image = { 0 };
 	CLEANUP(store_kernel_finish) struct store_kernel kernel = { 0 };
 	CLEANUP(vm_spec_finish) struct vm_spec spec = { 0 };
+	CLEANUP(store_closep) struct store *store = NULL;
 	CLEANUP_FREE char *reason = NULL, *why = NULL;
 	const char *when;
 
@@ -83,11 +86,12 @@ static void line_update(const struct vm_status *s)
 		vm_spec_read(vm, &spec, &reason) < 0)
 		return;
 	when = spec.command || geteuid() != 0 ? "it starts again" : "it reboots or starts again";
-	if (store_find_image(cli_store(), spec.image, &image, &why) == 0 &&
+	store = cli_store();
+	if (store_find_image(store, spec.image, &image, &why) == 0 &&
 		!str_eq(image.digest, s->image_digest))
 		printf("%12s: %.19s, when %s\n", "update", image.digest, when);
 	free(TAKE_PTR(why));
-	if (store_find_kernel(cli_store(), spec.kernel, &kernel, &why) == 0 &&
+	if (store_find_kernel(store, spec.kernel, &kernel, &why) == 0 &&
 		!str_eq(kernel.digest, s->kernel_digest))
 		printf("%12s: kernel %.19s, when %s\n", "update", kernel.digest, when);
 }
