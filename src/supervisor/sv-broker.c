@@ -284,7 +284,7 @@ static void on_broker_end(struct sv_child *c)
 	int r = -EAGAIN;
 
 	channel_close(&sv->broker);
-	if (!sv_fsm_is_up(sv->state) && sv->state != SV_STARTING)
+	if (sv->state >= SV_STOP_AGENT)
 		return;
 	sv_child_describe(c, text, sizeof text);
 	if (ratelimit_pass(&sv->broker.deaths, clock_usec(CLOCK_MONOTONIC), &suppressed)) {
