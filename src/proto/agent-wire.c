@@ -59,6 +59,19 @@ static void xfer_network(struct wire *w, struct agent_wire_msg *m)
 	boot_desc_xfer_network(w, &m->network);
 }
 
+static void xfer_mount(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_range8(w, &m->mount.kind, AGENT_MOUNT_VIRTIOFS, AGENT_MOUNT_PMEM);
+	wire_u64(w, &m->mount.bytes);
+	wire_str(w, &m->mount.tag, AGENT_WIRE_TAG_MAX);
+	wire_str(w, &m->mount.path, AGENT_WIRE_PATH_MAX);
+}
+
+static void xfer_unmount(struct wire *w, struct agent_wire_msg *m)
+{
+	wire_str(w, &m->unmount.path, AGENT_WIRE_PATH_MAX);
+}
+
 static void xfer_ping(struct wire *w, struct agent_wire_msg *m)
 {
 	wire_u64(w, &m->ping.cookie);
@@ -228,6 +241,8 @@ static const struct {
 	[AGENT_WIRE_NETWORK] = { "NETWORK", xfer_network },
 	[AGENT_WIRE_FREEZE] = { "FREEZE", xfer_nothing },
 	[AGENT_WIRE_THAW] = { "THAW", xfer_nothing },
+	[AGENT_WIRE_MOUNT] = { "MOUNT", xfer_mount },
+	[AGENT_WIRE_UNMOUNT] = { "UNMOUNT", xfer_unmount },
 	[AGENT_WIRE_AUTH] = { "AUTH", xfer_auth },
 	[AGENT_WIRE_AUTH_OK] = { "AUTH_OK", xfer_auth_ok },
 	[AGENT_WIRE_EXEC] = { "EXEC", xfer_exec },

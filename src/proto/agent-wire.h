@@ -15,9 +15,9 @@
  * A wrong secret: the host closes. Stage INIT comes from the initramfs before the image's init runs,
  * and the guest closes after WELCOME. Stage AGENT stays open for the VM's life; in COMMAND mode it is
  * the only one. On it the guest sends READY, MAIN_EXIT, LOG, DONE and PONG, the host sends STOP, CLOCK,
- * ENTROPY, PING and, from version 3 on, NETWORK, FREEZE and THAW. All but PING are answered by DONE; STOP, CLOCK, ENTROPY
- * and THAW in order; NETWORK, which waits for its interface to come, when that is set up or does not come within
- * AGENT_WIRE_LINK_MS. If the connection is
+ * ENTROPY, PING and, from version 3 on, NETWORK, FREEZE and THAW, from version 4 on MOUNT and UNMOUNT. All but PING are
+ * answered by DONE; STOP, CLOCK, ENTROPY, THAW and UNMOUNT in order; NETWORK and MOUNT, which wait for their device to
+ * come, when that is set up or does not come within AGENT_WIRE_LINK_MS (ETIMEDOUT). If the connection is
  * lost (a replaced device process), the guest dials again with stage AGENT and repeats its last READY;
  * on a second AGENT connection with the right secret the host drops the first.
  *
@@ -25,6 +25,12 @@
  * (EOPNOTSUPP: its kernel has no cgroup2; ETIMEDOUT), and then all run. Connections that end in between
  * change nothing. So a guest is saved, and what goes on with what was saved first learns the time and gets
  * entropy by WELCOME (or CLOCK and ENTROPY), and only then THAW. THAW when nothing is frozen is no error.
+ *
+ * MOUNT: a device that was added is mounted at PATH, which is made with its parents where it is not there: of virtiofs
+ * the one with this TAG, of pmem the one of this many BYTES whose file system (EROFS, mounted read-only) is not mounted
+ * yet. The host sends the next one when the last is answered; a second one of the same PATH and kind that is mounted
+ * already is no error. ENODEV: its kernel has no such driver or file system. UNMOUNT{path}: EBUSY says that it is in
+ * use, EINVAL that nothing of ours is mounted there.
  *
  * READY is sent once per connection:
  *	COMMAND   the agent accepts sessions and a command can be executed; if the boot description has
@@ -100,7 +106,7 @@
 #include <sys/types.h>
 
 #define AGENT_WIRE_VERSION                                                                         \
-	3 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP; 3: NETWORK, FREEZE, THAW */
+	4 /* 2: ATTACH, ATTACHED, SIGNAL_N, SIGNAL_ACK, HANGUP; 3: NETWORK, FREEZE, THAW; 4: MOUNT, UNMOUNT */
 #define AGENT_PORT                 1023
 
 #define AGENT_WIRE_HEADER          8
@@ -119,11 +125,13 @@
 #define AGENT_WIRE_PATH_MAX        4095
 #define AGENT_WIRE_USER_MAX        255
 #define AGENT_WIRE_TERM_MAX        63
+#define AGENT_WIRE_TAG_MAX         36          /* virtio spec 5.11.4 */
 #define AGENT_WIRE_COPY_MAX        (64 * 1024) /* bytes in one COPY_DATA */
 
 #define AGENT_WIRE_VERSION_ATTACH  2
 #define AGENT_WIRE_VERSION_NETWORK 3
 #define AGENT_WIRE_VERSION_FREEZE  3
+#define AGENT_WIRE_VERSION_MOUNT   4
 #define AGENT_WIRE_LINK_MS         5000
 #define AGENT_WIRE_GRACE_MS        2000
 #define AGENT_WIRE_RETURN_MS       (10 * 1000)
@@ -145,6 +153,8 @@ enum agent_wire_type {
 	AGENT_WIRE_NETWORK = 0x0c,
 	AGENT_WIRE_FREEZE = 0x0d,
 	AGENT_WIRE_THAW = 0x0e,
+	AGENT_WIRE_MOUNT = 0x0f,
+	AGENT_WIRE_UNMOUNT = 0x10,
 	/* a session's start */
 	AGENT_WIRE_AUTH = 0x20,
 	AGENT_WIRE_AUTH_OK = 0x21,
@@ -198,6 +208,11 @@ enum agent_wire_stop {
 	AGENT_STOP_POWEROFF = 1,
 	AGENT_STOP_REBOOT = 2,
 	AGENT_STOP_HALT = 3,
+};
+
+enum agent_wire_mount {
+	AGENT_MOUNT_VIRTIOFS = 1,
+	AGENT_MOUNT_PMEM = 2,
 };
 
 enum agent_wire_forward {
@@ -279,8 +294,8 @@ struct agent_wire_msg {
 			uint32_t deadline_ms; /* COMMAND mode: SIGTERM to SIGKILL; 0 means 5 s */
 		} stop;
 		struct {
-			uint8_t request; /* enum agent_wire_type: STOP, CLOCK, ENTROPY, NETWORK, FREEZE, THAW */
-			uint32_t error; /* 0 or a positive errno of x86-64 Linux */
+			uint8_t request; /* enum agent_wire_type: STOP and all below but PING */
+			uint32_t error;  /* 0 or a positive errno of x86-64 Linux */
 		} done;
 		struct {
 			uint64_t realtime_ns;
@@ -289,6 +304,15 @@ struct agent_wire_msg {
 			uint8_t seed[AGENT_WIRE_SEED];
 		} entropy;
 		struct boot_desc_network network;
+		struct {
+			uint8_t kind;         /* enum agent_wire_mount */
+			uint64_t bytes;       /* PMEM: of the device */
+			struct wire_str tag;  /* VIRTIOFS: 1 … AGENT_WIRE_TAG_MAX bytes */
+			struct wire_str path; /* absolute */
+		} mount;
+		struct {
+			struct wire_str path;
+		} unmount;
 		struct {
 			uint64_t cookie;
 		} ping; /* and PONG: the same cookie */

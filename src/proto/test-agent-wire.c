@@ -62,6 +62,9 @@ static const struct agent_wire_msg samples[] = {
 	{ .type = AGENT_WIRE_HANGUP },
 	{ .type = AGENT_WIRE_FREEZE },
 	{ .type = AGENT_WIRE_THAW },
+	{ .type = AGENT_WIRE_MOUNT,
+		.mount = { AGENT_MOUNT_PMEM, 1ULL << 40, { "tag", 3 }, { "/srv/x", 6 } } },
+	{ .type = AGENT_WIRE_UNMOUNT, .unmount = { { "/srv/x", 6 } } },
 };
 
 static uint8_t buf[AGENT_WIRE_FRAME_MAX], again[AGENT_WIRE_FRAME_MAX];

@@ -23,6 +23,8 @@ static const struct {
 	[VMM_OP_CPUS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_ADD_DISK] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_ADD_NET] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_ADD_PMEM] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
+	[VMM_OP_ADD_FS] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_REMOVE] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
 	[VMM_OP_SNAPSHOT] = { SV_PAUSED, SV_HAPPENINGS, "it is not paused" },
 	[VMM_OP_VSOCK_OUT] = { SV_RUNNING, SV_HAPPENINGS, "it does not run" },
@@ -83,7 +85,7 @@ static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *
 	c->op = *asked;
 	c->op.boot_bytes = sv->spec.memory_bytes;
 	r = vmm_operate(sv->vmm, &c->op, on_done, sv);
-	c->op.id = c->op.path = c->op.serial = c->op.mac = NULL; /* the caller's */
+	c->op.id = c->op.path = c->op.serial = c->op.tag = c->op.mac = NULL; /* the caller's */
 	if (r < 0)
 		return r;
 	c->call = call;

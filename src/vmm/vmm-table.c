@@ -30,6 +30,11 @@ static const struct {
 	{ "CPUs added while it runs, and removed (QEMU: with KVM)", "yes", "no", VMM_CAP_CPUS },
 	{ "a network added and removed while it runs", "yes", "no", VMM_CAP_NET_LIVE },
 	{ "volumes added and removed while it runs", "yes", "no", VMM_CAP_DISKS },
+	{ "an image's files added while it runs (pmem)", "yes", "not supported yet",
+		VMM_CAP_PMEM_LIVE },
+	{ "and removed again", "yes", "no, they stay until it ends", VMM_CAP_PMEM_REMOVED },
+	{ "a directory of the host shared while it runs (virtio-fs)", "yes", "not supported yet",
+		VMM_CAP_FS_LIVE },
 	{ "snapshot and restore", "yes", "not supported yet", VMM_CAP_SNAPSHOT },
 };
 

@@ -185,6 +185,8 @@ int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *
 		[VMM_OP_CPUS] = VMM_CAP_CPUS,
 		[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
 		[VMM_OP_ADD_NET] = VMM_CAP_NET_LIVE,
+		[VMM_OP_ADD_PMEM] = VMM_CAP_PMEM_LIVE,
+		[VMM_OP_ADD_FS] = VMM_CAP_FS_LIVE,
 		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
 		[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
 		[VMM_OP_VSOCK_OUT] = VMM_CAP_VSOCK_OUT,

@@ -104,6 +104,9 @@ enum vmm_caps {
 	VMM_CAP_NET_LIVE = 1 << 17, /* VMM_OP_ADD_NET, VMM_OP_REMOVE */
 	VMM_CAP_VSOCK_OUT =
 		1 << 18, /* VMM_OP_VSOCK_OUT, _IN: its vsock device is in the way of a snapshot */
+	VMM_CAP_PMEM_LIVE = 1 << 19,    /* VMM_OP_ADD_PMEM */
+	VMM_CAP_PMEM_REMOVED = 1 << 20, /* and it can be removed again */
+	VMM_CAP_FS_LIVE = 1 << 21,      /* VMM_OP_ADD_FS, VMM_OP_REMOVE; wants shared memory */
 };
 
 /* NULL: there is no such back-end (names: "ch", "qemu", "null"). */
@@ -170,7 +173,9 @@ enum vmm_op_kind {
 	VMM_OP_CPUS,     /* and CPUS */
 	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
 	VMM_OP_ADD_NET, /* ID, with the address MAC: FD is a TAP (VMM_CAP_NET_TAP) or passt's socket */
-	VMM_OP_REMOVE,    /* ID; done when the guest has given it up and the VMM says so */
+	VMM_OP_ADD_PMEM, /* ID: BYTES, a multiple of VMM_PMEM_ALIGN, of a file that is only read */
+	VMM_OP_ADD_FS, /* ID: a virtio-fs with this TAG; its daemon is at FD, or where PATH leads */
+	VMM_OP_REMOVE, /* ID; done when the guest has given it up and the VMM says so */
 	VMM_OP_SNAPSHOT,  /* the paused guest into the empty directory PATH (and FD) */
 	VMM_OP_VSOCK_OUT, /* the guest gives its vsock device up; what is behind it is let go */
 	VMM_OP_VSOCK_IN,  /* and gets another, whose uvms-vsockd is at FD */
@@ -179,6 +184,8 @@ enum vmm_op_kind {
 
 #define VMM_NET_ID     "net0" /* the one network: there from the start, or added */
 #define VMM_SERIAL_MAX 20     /* bytes (virtio spec, block device) */
+#define VMM_TAG_MAX    36     /* bytes (virtio spec, file system device) */
+#define VMM_PMEM_ALIGN (2 << 20)
 
 struct vmm_op {
 	enum vmm_op_kind kind;
@@ -187,9 +194,11 @@ struct vmm_op {
 	const char *id; /* borrowed, as all are: ours, of [A-Za-z0-9_.-], beginning with a letter */
 	const char *mac;
 	const char *serial; /* 1 … VMM_SERIAL_MAX bytes of the same */
-	const char *path;   /* borrowed: of disk or directory, for who cannot be given FD */
-	int fd;             /* borrowed: the same, a disk open for writing; a socket */
-	uint32_t slot;      /* with VMM_CAP_SLOTS: a free one */
+	const char *tag;    /* 1 … VMM_TAG_MAX bytes of the same */
+	const char *
+		path; /* borrowed: of disk or directory, for who cannot be given FD; a listening socket */
+	int fd;       /* borrowed: the same, a disk open for writing; a connected socket */
+	uint32_t slot; /* with VMM_CAP_SLOTS: a free one */
 	/* what the VM had from the start */
 	uint64_t boot_bytes;
 };
