@@ -165,7 +165,11 @@ void sv_detach_ask(struct sv *sv, struct control_call *call, const char *name)
 		return;
 	}
 	sv_change_ask(sv, call,
-		&(struct vmm_op){ .kind = VMM_OP_REMOVE, .id = id, .slot = d->slot }, detach_ended);
+		&(struct vmm_op){ .kind = VMM_OP_REMOVE,
+			.added = VMM_OP_ADD_DISK,
+			.id = id,
+			.slot = d->slot },
+		detach_ended);
 }
 
 void sv_attach_gone(struct sv *sv, const char *id)

@@ -228,8 +228,10 @@ void sv_link_detach(struct sv *sv, struct control_call *call)
 		link_release(sv, call);
 	else
 		link_operate(sv, call,
-			&(struct vmm_op){
-				.kind = VMM_OP_REMOVE, .id = VMM_NET_ID, .slot = sv->link.slot },
+			&(struct vmm_op){ .kind = VMM_OP_REMOVE,
+				.added = VMM_OP_ADD_NET,
+				.id = VMM_NET_ID,
+				.slot = sv->link.slot },
 			detach_ended);
 }
 

@@ -98,12 +98,12 @@ static int qemu_devices(const struct vmm_config *c, char ***v)
 	r |= strv_push(v, "-device");
 	r |= strv_push(v, "pcie-root-port,id=" QEMU_VSOCK_PORT ",chassis=1,addr=0x4");
 	r |= strv_push(v, "-chardev");
-	r |= strv_pushf(v, "socket,id=vsock,fd=%d", VMM_FD_VSOCK);
+	r |= strv_pushf(v, "socket,id=" QEMU_VSOCK_CHARDEV ",fd=%d", VMM_FD_VSOCK);
 	/* what was saved had none: it is added when that is read */
 	if (!c->restore) {
 		r |= strv_push(v, "-device");
-		r |= strv_push(
-			v, QEMU_VSOCK_DRIVER ",id=vsock0,chardev=vsock,bus=" QEMU_VSOCK_PORT);
+		r |= strv_push(v, QEMU_VSOCK_DRIVER ",id=" QEMU_VSOCK ",chardev=" QEMU_VSOCK_CHARDEV
+						    ",bus=" QEMU_VSOCK_PORT);
 	}
 	for (uint32_t i = 0; i < c->hotplug_slots; i++) {
 		r |= strv_push(v, "-device");

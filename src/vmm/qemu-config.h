@@ -6,9 +6,10 @@
 
 struct vmm_config;
 
-#define QEMU_VSOCK        "vsock0" /* the device; "vsock" is its socket */
-#define QEMU_VSOCK_DRIVER "vhost-user-vsock-pci"
-#define QEMU_VSOCK_PORT   "port-vsock"
+#define QEMU_VSOCK         "vsock0"
+#define QEMU_VSOCK_DRIVER  "vhost-user-vsock-pci"
+#define QEMU_VSOCK_CHARDEV "vsock"
+#define QEMU_VSOCK_PORT    "port-vsock"
 
 /* Appends to ARGV. 0 or -ENOMEM. */
 int qemu_config_arguments(const struct vmm_config *c, char ***argv);

@@ -88,7 +88,11 @@ static int teardown(void **state)
 static int remove_data(struct fixture *f)
 {
 	return vmm_operate(f->vmm,
-		&(struct vmm_op){ .kind = VMM_OP_REMOVE, .id = "v-data", .slot = 1 }, on_done, f);
+		&(struct vmm_op){ .kind = VMM_OP_REMOVE,
+			.added = VMM_OP_ADD_DISK,
+			.id = "v-data",
+			.slot = 1 },
+		on_done, f);
 }
 
 static void test_removed(void **state)

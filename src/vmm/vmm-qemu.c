@@ -14,21 +14,20 @@
 
 #include "cleanup.h"
 #include "fd.h"
+#include "qemu-ask.h"
 #include "qemu-config.h"
 #include "qemu-cpus.h"
+#include "qemu-plug.h"
 #include "qmp.h"
 #include "str.h"
 #include "vmm-impl.h"
 #include "vmm-program.h"
 
 struct vmm_qemu {
-	struct qmp *qmp;    /* owned */
-	char *error;        /* owned: the first one of the operation under way */
-	uint32_t n_results; /* answers to it that are still to come */
-	char *removing;     /* owned: the device whose end is waited for; NULL: none */
-	bool is_gone;   /* the guest had given it up before: what is behind it may be gone, too */
-	char *adding;   /* owned: what is taken back when it fails; NULL: nothing */
-	uint32_t slot;  /* of either */
+	struct qmp *qmp;     /* owned */
+	struct qemu_ask ask; /* of the operation under way */
+	char *error;         /* owned: the first one of its answers */
+	struct qemu_plug plug;
 	int restore_fd; /* owned until QMP is ready: a snapshot's directory; -EBADF: boot */
 	enum {
 		QEMU_NOT_MIGRATING,
@@ -67,46 +66,6 @@ static void qemu_on_shutdown(struct vmm *v, struct json_object *data)
 		vmm_emit(v, VMM_EVENT_SHUTDOWN, reason);
 }
 
-/*
- * A disk is three things: a set with the descriptor, a block node, a device on a root port. The set is named by
- * its slot, the others by the id. They are made in this order and taken back in the reverse one.
- */
-#define QEMU_SET(slot) (100 + (slot))
-
-static int qemu_ask_more(struct vmm_qemu *q, char *command, int fd)
-{
-	int r = qmp_ask_consume(q->qmp, command, fd);
-
-	q->n_results += r == 0;
-	return r;
-}
-
-/* What is behind a device: of a network and of vsock a socket, which has no set. */
-static int qemu_drop_behind(struct vmm_qemu *q, const char *id, uint32_t slot)
-{
-	int r;
-
-	if (str_eq(id, VMM_NET_ID))
-		return qemu_ask_more(q,
-			strdup("{\"execute\":\"netdev_del\",\"arguments\":{\"id\":\"" VMM_NET_ID
-			       "\"}}"),
-			-EBADF);
-	if (str_eq(id, QEMU_VSOCK))
-		return qemu_ask_more(q,
-			strdup("{\"execute\":\"chardev-remove\",\"arguments\":{\"id\":\"vsock\"}}"),
-			-EBADF);
-	r = qemu_ask_more(q,
-		str_printf(
-			"{\"execute\":\"blockdev-del\",\"arguments\":{\"node-name\":\"%s\"}}", id),
-		-EBADF);
-	return r < 0 ? r
-		     : qemu_ask_more(q,
-			       str_printf("{\"execute\":\"remove-fd\",\"arguments\":"
-					  "{\"fdset-id\":%u}}",
-				       QEMU_SET(slot)),
-			       -EBADF);
-}
-
 static void qemu_cpus_end(struct vmm *v, int error, const char *reason)
 {
 	struct vmm_qemu *q = v->impl;
@@ -119,7 +78,7 @@ static void qemu_cpus_end(struct vmm *v, int error, const char *reason)
 static int qemu_cpus_count(struct vmm_qemu *q)
 {
 	q->is_counting = true;
-	return qemu_ask_more(q, strdup("{\"execute\":\"query-hotpluggable-cpus\"}"), -EBADF);
+	return qemu_ask(&q->ask, "query-hotpluggable-cpus");
 }
 
 static int qemu_cpus_ask(struct vmm_qemu *q, struct json_object *cpus)
@@ -128,7 +87,7 @@ static int qemu_cpus_ask(struct vmm_qemu *q, struct json_object *cpus)
 	int r = qemu_cpus_commands(cpus, q->cpus_goal, &commands, &q->n_unplugs);
 
 	for (char **c = commands; r >= 0 && c && *c; c++)
-		r = qemu_ask_more(q, strdup(*c), -EBADF);
+		r = qemu_ask_line(&q->ask, *c);
 	return r;
 }
 
@@ -144,34 +103,16 @@ static void qemu_cpus_next(struct vmm *v, struct json_object *data)
 	} else {
 		r = qemu_cpus_count(q);
 	}
-	if (r < 0 || q->n_results == 0)
+	if (r < 0 || q->ask.n_results == 0)
 		qemu_cpus_end(v, r, NULL);
-}
-
-/* The guest gave it up: what is behind it goes, and then it is over. */
-static void qemu_removed(struct vmm *v)
-{
-	struct vmm_qemu *q = v->impl;
-	CLEANUP_FREE char *removing = TAKE_PTR(q->removing);
-
-	if (qemu_drop_behind(q, removing, q->slot) < 0)
-		vmm_op_end(v, -EIO, "what is behind it stays");
 }
 
 static void qemu_on_deleted(struct vmm *v, const char *id)
 {
 	struct vmm_qemu *q = v->impl;
 
-	if (str_eq(q->removing, id))
-		qemu_removed(v);
-}
-
-/* A guest gives a device up when it likes: after the end of the wait for it, or unasked. True: DATA is no failure. */
-static bool qemu_was_gone(struct vmm_qemu *q, struct json_object *data)
-{
-	if (q->removing && str_eq(qemu_text(data, "class"), "DeviceNotFound"))
-		q->is_gone = true;
-	return q->is_gone;
+	if (qemu_plug_deleted(&q->plug, id) < 0)
+		vmm_op_end(v, -EIO, "what is behind it stays");
 }
 
 /* What the guest says of a CPU that it is to give up; with emulation there is no DEVICE_DELETED. */
@@ -183,7 +124,7 @@ static void qemu_on_ost(struct vmm *v, struct json_object *data)
 		return;
 	switch (qemu_cpus_ost(data)) {
 	case QEMU_CPU_GONE:
-		if (--q->n_unplugs == 0 && q->n_results == 0)
+		if (--q->n_unplugs == 0 && q->ask.n_results == 0)
 			qemu_cpus_next(v, NULL);
 		break;
 	case QEMU_CPU_KEPT: qemu_cpus_end(v, -EIO, "the guest does not give it up"); break;
@@ -201,28 +142,17 @@ static int qemu_migrate_consume(struct vmm_qemu *q, const char *verb, int fd)
 	int r;
 
 	q->migrated = NULL;
-	r = qemu_ask_more(q,
-		strdup("{\"execute\":\"migrate-set-capabilities\",\"arguments\":{\"capabilities\":"
-		       "[{\"capability\":\"events\",\"state\":true}]}}"),
-		-EBADF);
+	r = qemu_ask_with(&q->ask, "migrate-set-capabilities",
+		"\"capabilities\":[{\"capability\":\"events\",\"state\":true}]");
 	if (r == 0)
-		r = qemu_ask_more(q,
-			str_printf("{\"execute\":\"migrate-set-parameters\",\"arguments\":"
-				   "{\"max-bandwidth\":%llu}}",
-				(unsigned long long)QEMU_BANDWIDTH),
-			-EBADF);
+		r = qemu_ask_with(&q->ask, "migrate-set-parameters", "\"max-bandwidth\":%llu",
+			(unsigned long long)QEMU_BANDWIDTH);
 	if (r < 0) {
 		fd_close(fd);
 		return r;
 	}
-	r = qemu_ask_more(
-		q, strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"state\"}}"), fd);
-	return r < 0 ? r
-		     : qemu_ask_more(q,
-			       str_printf(
-				       "{\"execute\":\"%s\",\"arguments\":{\"uri\":\"fd:state\"}}",
-				       verb),
-			       -EBADF);
+	r = qemu_ask_fd_consume(&q->ask, fd, "getfd", "\"fdname\":\"state\"");
+	return r < 0 ? r : qemu_ask_with(&q->ask, verb, "\"uri\":\"fd:state\"");
 }
 
 /* The directory is the VM's: nothing that is there already is written to. */
@@ -239,33 +169,6 @@ static int qemu_snapshot(struct vmm *v, const struct vmm_op *op)
 	if (r == 0)
 		q->migrating = QEMU_SAVING;
 	return r;
-}
-
-/* The first one that there is goes on as the last one did: with the same uvms-vsockd behind chardev "vsock". */
-static int qemu_add_vsock(struct vmm_qemu *q)
-{
-	return qemu_ask_more(q,
-		strdup("{\"execute\":\"device_add\",\"arguments\":{\"driver\":\"" QEMU_VSOCK_DRIVER
-		       "\",\"id\":\"" QEMU_VSOCK
-		       "\",\"chardev\":\"vsock\",\"bus\":\"" QEMU_VSOCK_PORT "\"}}"),
-		-EBADF);
-}
-
-static int qemu_vsock_in(struct vmm_qemu *q, const struct vmm_op *op)
-{
-	int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3), r;
-
-	if (fd < 0)
-		return -errno;
-	r = qemu_ask_more(
-		q, strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"vsock\"}}"), fd);
-	if (r == 0)
-		r = qemu_ask_more(q,
-			strdup("{\"execute\":\"chardev-add\",\"arguments\":{\"id\":\"vsock\","
-			       "\"backend\":{\"type\":\"socket\",\"data\":{\"server\":false,"
-			       "\"addr\":{\"type\":\"fd\",\"data\":{\"str\":\"vsock\"}}}}}}"),
-			-EBADF);
-	return r < 0 ? r : qemu_add_vsock(q);
 }
 
 static void qemu_load_failed(struct vmm *v, const char *why)
@@ -304,11 +207,11 @@ static void qemu_save_ended(struct vmm *v, int error, const char *reason)
 static void qemu_loaded(struct vmm *v)
 {
 	struct vmm_qemu *q = v->impl;
-	int r = qemu_add_vsock(q);
+	int r = qemu_plug_vsock(&q->ask); /* in front of the same uvms-vsockd */
 
 	q->migrating = QEMU_RESUMING;
 	if (r == 0)
-		r = qemu_ask_more(q, strdup("{\"execute\":\"cont\"}"), -EBADF);
+		r = qemu_ask(&q->ask, "cont");
 	if (r < 0)
 		qemu_load_failed(v, strerror(-r));
 }
@@ -322,7 +225,7 @@ static void qemu_finalize(struct vmm *v)
 	struct vmm_qemu *q = v->impl;
 
 	q->migrating = QEMU_FINALIZING;
-	if (qemu_ask_more(q, strdup("{\"execute\":\"query-status\"}"), -EBADF) < 0)
+	if (qemu_ask(&q->ask, "query-status") < 0)
 		qemu_save_ended(v, -EIO, NULL);
 }
 
@@ -340,7 +243,7 @@ static void qemu_finalized(struct vmm *v, struct json_object *data)
 		qemu_save_ended(v, -ECANCELED, "it was given up");
 	} else {
 		q->migrating = QEMU_ASKING;
-		if (qemu_ask_more(q, strdup("{\"execute\":\"query-migrate\"}"), -EBADF) < 0)
+		if (qemu_ask(&q->ask, "query-migrate") < 0)
 			qemu_save_ended(v, -EIO, NULL);
 	}
 }
@@ -355,7 +258,7 @@ static void qemu_on_migration(struct vmm *v, const char *status)
 		if (str_eq(status, ends[i]))
 			q->migrated = ends[i];
 	}
-	if (!q->migrated || q->n_results > 0)
+	if (!q->migrated || q->ask.n_results > 0)
 		return;
 	if (q->migrating == QEMU_SAVING)
 		qemu_finalize(v);
@@ -417,44 +320,31 @@ static void qemu_on_event(struct vmm *v, const char *name, struct json_object *d
 		vmm_emit(v, VMM_EVENT_PANICKED, qemu_text(data, "action"));
 }
 
-/* What a failed addition made is taken back before it is told. True: that is under way. */
-static bool qemu_take_back(struct vmm_qemu *q)
-{
-	CLEANUP_FREE char *adding = TAKE_PTR(q->adding);
-
-	return adding && q->error && qemu_drop_behind(q, adding, q->slot) == 0;
-}
-
 /* Answers come in order; the operation has ended when all have come, with the first error. */
 static void qemu_on_result(struct vmm *v, const char *error, struct json_object *data)
 {
 	struct vmm_qemu *q = v->impl;
 	CLEANUP_FREE char *first = NULL;
+	int r;
 
-	if (error && !qemu_was_gone(q, data) && !q->error)
+	if (error && !qemu_plug_excuses(&q->plug, data) && !q->error)
 		q->error = strdup(error);
-	if (--q->n_results > 0)
+	if (--q->ask.n_results > 0)
 		return;
-	if (q->is_gone && q->removing) {
-		qemu_removed(v);
+	if (qemu_migration_result(v, q->error, error ? NULL : data))
 		return;
-	}
-	if (qemu_migration_result(v, q->error, error ? NULL : data) || qemu_take_back(q))
-		return;
-	/* device_del was accepted: its event is the end */
-	if (q->removing && !q->error)
+	r = qemu_plug_next(&q->plug, q->error != NULL);
+	if (r > 0)
 		return;
 	if (q->cpus_goal && !q->error) {
 		if (q->n_unplugs == 0)
 			qemu_cpus_next(v, data);
 		return;
 	}
-	free(TAKE_PTR(q->removing));
 	first = TAKE_PTR(q->error);
-	q->is_gone = false;
 	q->cpus_goal = 0;
 	q->n_unplugs = 0;
-	vmm_op_end(v, first ? -EIO : 0, first);
+	vmm_op_end(v, first ? -EIO : r, first);
 }
 
 static void qemu_on_ready(struct vmm *v)
@@ -500,6 +390,8 @@ static int qemu_open(struct vmm *v, int fd, const struct vmm_saved *saved)
 		free(q);
 		return r;
 	}
+	q->ask.qmp = q->qmp;
+	q->plug.ask = &q->ask;
 	v->impl = q;
 	return 0;
 }
@@ -529,98 +421,14 @@ static int qemu_quit(struct vmm *v)
 	return qmp_execute(((struct vmm_qemu *)v->impl)->qmp, "quit");
 }
 
-static int qemu_ask(struct vmm *v, char *command)
+static int qemu_memory(struct vmm_qemu *q, const struct vmm_op *op)
 {
-	struct vmm_qemu *q = v->impl;
-	int r = qmp_ask_consume(q->qmp, command, -EBADF);
-
-	if (r == 0)
-		q->n_results = 1;
-	return r;
-}
-
-/* What fails from here on is taken back. A copy of OP's descriptor, for QEMU; -errno. */
-static int qemu_begin_adding(struct vmm_qemu *q, const struct vmm_op *op)
-{
-	CLEANUP_CLOSE int fd = fcntl(op->fd, F_DUPFD_CLOEXEC, 3);
-
-	if (fd < 0)
-		return -errno;
-	if (str_set(&q->adding, op->id) < 0)
-		return -ENOMEM;
-	q->slot = op->slot;
-	return TAKE_FD(fd);
-}
-
-static int qemu_add_disk(struct vmm *v, const struct vmm_op *op)
-{
-	struct vmm_qemu *q = v->impl;
-	int fd = qemu_begin_adding(q, op), r;
-
-	if (fd < 0)
-		return fd;
-	r = qemu_ask_more(q,
-		str_printf("{\"execute\":\"add-fd\",\"arguments\":{\"fdset-id\":%u}}",
-			QEMU_SET(op->slot)),
-		fd);
-	if (r == 0)
-		r = qemu_ask_more(q,
-			str_printf("{\"execute\":\"blockdev-add\",\"arguments\":{\"driver\":"
-				   "\"raw\",\"node-name\":\"%s\",\"discard\":\"unmap\","
-				   "\"detect-zeroes\":\"unmap\",\"file\":{\"driver\":\"file\","
-				   "\"filename\":\"/dev/fdset/%u\",\"locking\":\"off\","
-				   "\"discard\":\"unmap\"}}}",
-				op->id, QEMU_SET(op->slot)),
-			-EBADF);
-	if (r == 0)
-		r = qemu_ask_more(q,
-			str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
-				   "\"virtio-blk-pci\",\"id\":\"%s\",\"drive\":\"%s\","
-				   "\"serial\":\"%s\",\"bus\":\"port%u\"}}",
-				op->id, op->id, op->serial, op->slot),
-			-EBADF);
-	return r;
-}
-
-/*
- * passt's socket gets a name, then a netdev, then a device. It is a netdev "socket", which frames as "stream" does:
- * that one connects in a thread (7.2), where names of descriptors mean nothing.
- */
-static int qemu_add_net(struct vmm *v, const struct vmm_op *op)
-{
-	struct vmm_qemu *q = v->impl;
-	int fd = qemu_begin_adding(q, op), r;
-
-	if (fd < 0)
-		return fd;
-	r = qemu_ask_more(q,
-		strdup("{\"execute\":\"getfd\",\"arguments\":{\"fdname\":\"" VMM_NET_ID "\"}}"),
-		fd);
-	if (r == 0)
-		r = qemu_ask_more(q,
-			strdup("{\"execute\":\"netdev_add\",\"arguments\":{\"type\":\"socket\","
-			       "\"id\":\"" VMM_NET_ID "\",\"fd\":\"" VMM_NET_ID "\"}}"),
-			-EBADF);
-	if (r == 0)
-		r = qemu_ask_more(q,
-			str_printf("{\"execute\":\"device_add\",\"arguments\":{\"driver\":"
-				   "\"virtio-net-pci\",\"id\":\"%s\",\"netdev\":\"%s\",\"mac\":"
-				   "\"%s\",\"romfile\":\"\",\"bus\":\"port%u\"}}",
-				op->id, op->id, op->mac, op->slot),
-			-EBADF);
-	return r;
-}
-
-static int qemu_remove(struct vmm *v, const struct vmm_op *op)
-{
-	struct vmm_qemu *q = v->impl;
-
-	if (str_set(&q->removing, op->id) < 0)
-		return -ENOMEM;
-	q->slot = op->slot;
-	return qemu_ask_more(q,
-		str_printf("{\"execute\":\"device_del\",\"arguments\":{\"id\":\"%s\"}}", op->id),
-		-EBADF);
+	if (op->bytes < op->boot_bytes)
+		return -EOPNOTSUPP;
+	return qemu_ask_with(&q->ask, "qom-set",
+		"\"path\":\"/machine/peripheral/memory\",\"property\":\"requested-size\","
+		"\"value\":%llu",
+		(unsigned long long)(op->bytes - op->boot_bytes));
 }
 
 static void qemu_cancel(struct vmm *v)
@@ -631,13 +439,11 @@ static void qemu_cancel(struct vmm *v)
 		(void)qmp_execute(q->qmp, "migrate_cancel");
 }
 
-/* A device that the guest gives up later is dropped by the next removal, which finds that out. */
 static void qemu_forget(struct vmm *v)
 {
 	struct vmm_qemu *q = v->impl;
 
-	free(TAKE_PTR(q->removing));
-	q->is_gone = false;
+	qemu_plug_forget(&q->plug);
 	qemu_cancel(v);
 	q->migrating = QEMU_NOT_MIGRATING;
 	q->cpus_goal = 0;
@@ -648,25 +454,21 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 {
 	struct vmm_qemu *q = v->impl;
 
-	if (q->n_results > 0)
+	if (q->ask.n_results > 0)
 		return -EBUSY; /* they belong to one that is over */
 	switch (op->kind) {
-	case VMM_OP_PAUSE: return qemu_ask(v, strdup("{\"execute\":\"stop\"}"));
-	case VMM_OP_RESUME: return qemu_ask(v, strdup("{\"execute\":\"cont\"}"));
-	case VMM_OP_MEMORY:
-		if (op->bytes < op->boot_bytes)
-			return -EOPNOTSUPP;
-		return qemu_ask(v, str_printf("{\"execute\":\"qom-set\",\"arguments\":{\"path\":"
-					      "\"/machine/peripheral/memory\",\"property\":"
-					      "\"requested-size\",\"value\":%llu}}",
-					   (unsigned long long)(op->bytes - op->boot_bytes)));
+	case VMM_OP_PAUSE: return qemu_ask(&q->ask, "stop");
+	case VMM_OP_RESUME: return qemu_ask(&q->ask, "cont");
+	case VMM_OP_MEMORY: return qemu_memory(q, op);
 	case VMM_OP_CPUS: q->cpus_goal = op->cpus; return qemu_cpus_count(q);
-	case VMM_OP_ADD_DISK: return qemu_add_disk(v, op);
-	case VMM_OP_ADD_NET: return qemu_add_net(v, op);
-	case VMM_OP_REMOVE: return qemu_remove(v, op);
+	case VMM_OP_ADD_DISK:
+	case VMM_OP_ADD_NET:
+	case VMM_OP_VSOCK_IN: return qemu_plug_add(&q->plug, op);
+	case VMM_OP_REMOVE:
+	case VMM_OP_VSOCK_OUT: return qemu_plug_remove(&q->plug, op);
 	case VMM_OP_SNAPSHOT: return qemu_snapshot(v, op);
-	case VMM_OP_VSOCK_OUT: return qemu_remove(v, &(struct vmm_op){ .id = QEMU_VSOCK });
-	case VMM_OP_VSOCK_IN: return qemu_vsock_in(v->impl, op);
+	case VMM_OP_ADD_PMEM:
+	case VMM_OP_ADD_FS:
 	case VMM_OPS: break;
 	}
 	return -EOPNOTSUPP;
@@ -694,8 +496,7 @@ static void qemu_detach(struct vmm *v)
 	qmp_destroy(q->qmp);
 	fd_close(q->restore_fd);
 	free(q->error);
-	free(q->removing);
-	free(q->adding);
+	qemu_plug_end(&q->plug);
 	free(q);
 }
 

@@ -176,27 +176,41 @@ static int op_begin(struct vmm *v, const struct vmm_op *op)
 	return r < 0 ? r : v->backend->operate(v, op);
 }
 
+/* What each needs; 0 where that is said by what was added. */
+static const unsigned op_caps[] = {
+	[VMM_OP_PAUSE] = VMM_CAP_PAUSE,
+	[VMM_OP_RESUME] = VMM_CAP_PAUSE,
+	[VMM_OP_MEMORY] = VMM_CAP_MEMORY,
+	[VMM_OP_CPUS] = VMM_CAP_CPUS,
+	[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
+	[VMM_OP_ADD_NET] = VMM_CAP_NET_LIVE,
+	[VMM_OP_ADD_PMEM] = VMM_CAP_PMEM_LIVE,
+	[VMM_OP_ADD_FS] = VMM_CAP_FS_LIVE,
+	[VMM_OP_REMOVE] = 0,
+	[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
+	[VMM_OP_VSOCK_OUT] = VMM_CAP_VSOCK_OUT,
+	[VMM_OP_VSOCK_IN] = VMM_CAP_VSOCK_OUT,
+};
+static_assert(ARRAY_SIZE(op_caps) == VMM_OPS, "every operation has a capability");
+
+static int op_check(const struct vmm *v, const struct vmm_op *op)
+{
+	unsigned needed = op_caps[op->kind];
+
+	if (op->kind == VMM_OP_REMOVE) {
+		if (op->added < VMM_OP_ADD_DISK || op->added > VMM_OP_ADD_FS)
+			return -EINVAL;
+		needed = op->added == VMM_OP_ADD_PMEM ? VMM_CAP_PMEM_REMOVED : op_caps[op->added];
+	}
+	return v->backend->caps & needed ? 0 : -EOPNOTSUPP;
+}
+
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata)
 {
-	static const unsigned caps[] = {
-		[VMM_OP_PAUSE] = VMM_CAP_PAUSE,
-		[VMM_OP_RESUME] = VMM_CAP_PAUSE,
-		[VMM_OP_MEMORY] = VMM_CAP_MEMORY,
-		[VMM_OP_CPUS] = VMM_CAP_CPUS,
-		[VMM_OP_ADD_DISK] = VMM_CAP_DISKS,
-		[VMM_OP_ADD_NET] = VMM_CAP_NET_LIVE,
-		[VMM_OP_ADD_PMEM] = VMM_CAP_PMEM_LIVE,
-		[VMM_OP_ADD_FS] = VMM_CAP_FS_LIVE,
-		[VMM_OP_REMOVE] = VMM_CAP_DISKS,
-		[VMM_OP_SNAPSHOT] = VMM_CAP_SNAPSHOT,
-		[VMM_OP_VSOCK_OUT] = VMM_CAP_VSOCK_OUT,
-		[VMM_OP_VSOCK_IN] = VMM_CAP_VSOCK_OUT,
-	};
-	int r;
+	int r = op_check(v, op);
 
-	if (!(v->backend->caps & caps[op->kind]))
-		return -EOPNOTSUPP;
-	static_assert(ARRAY_SIZE(caps) == VMM_OPS, "every operation has a capability");
+	if (r < 0)
+		return r;
 	if (v->op_done)
 		return -EBUSY;
 	v->op_done = done;

@@ -175,7 +175,7 @@ enum vmm_op_kind {
 	VMM_OP_ADD_NET, /* ID, with the address MAC: FD is a TAP (VMM_CAP_NET_TAP) or passt's socket */
 	VMM_OP_ADD_PMEM, /* ID: BYTES, a multiple of VMM_PMEM_ALIGN, of a file that is only read */
 	VMM_OP_ADD_FS, /* ID: a virtio-fs with this TAG; its daemon is at FD, or where PATH leads */
-	VMM_OP_REMOVE, /* ID; done when the guest has given it up and the VMM says so */
+	VMM_OP_REMOVE, /* ID, which ADDED added; done when the guest has given it up and the VMM says so */
 	VMM_OP_SNAPSHOT,  /* the paused guest into the empty directory PATH (and FD) */
 	VMM_OP_VSOCK_OUT, /* the guest gives its vsock device up; what is behind it is let go */
 	VMM_OP_VSOCK_IN,  /* and gets another, whose uvms-vsockd is at FD */
@@ -189,6 +189,7 @@ enum vmm_op_kind {
 
 struct vmm_op {
 	enum vmm_op_kind kind;
+	enum vmm_op_kind added; /* of VMM_OP_REMOVE */
 	uint64_t bytes;
 	uint32_t cpus;
 	const char *id; /* borrowed, as all are: ours, of [A-Za-z0-9_.-], beginning with a letter */
