@@ -250,6 +250,32 @@ char *ch_config_disk(const struct vmm_op *op)
 	return doc_print(&d, o);
 }
 
+/* What the guest would write to it stays its own: the file is mapped private, and needs only be readable. */
+char *ch_config_pmem(const struct vmm_op *op)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct ch_doc d = { .failed = !o };
+
+	doc_text(&d, o, "id", op->id);
+	doc_text(&d, o, "file", op->path);
+	doc_number(&d, o, "size", op->bytes);
+	doc_bool(&d, o, "discard_writes", true);
+	return doc_print(&d, o);
+}
+
+char *ch_config_fs(const struct vmm_op *op)
+{
+	CLEANUP(json_codec_putp) struct json_object *o = json_object_new_object();
+	struct ch_doc d = { .failed = !o };
+
+	doc_text(&d, o, "id", op->id);
+	doc_text(&d, o, "tag", op->tag);
+	doc_text(&d, o, "socket", op->path);
+	doc_number(&d, o, "num_queues", 1);
+	doc_number(&d, o, "queue_size", VMM_FS_QUEUE);
+	return doc_print(&d, o);
+}
+
 static void doc_url(struct ch_doc *d, struct json_object *to, const char *key, const char *path)
 {
 	CLEANUP_FREE char *url = str_printf("file://%s", path);

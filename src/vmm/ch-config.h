@@ -13,8 +13,10 @@ struct vmm_op;
 char *ch_config_vm(const struct vmm_config *c);
 char *ch_config_net(const char *mac);
 
-/* A disk that is added while the VM runs: it opens its path itself. */
+/* What is added while the VM runs: it opens their paths itself. */
 char *ch_config_disk(const struct vmm_op *op);
+char *ch_config_pmem(const struct vmm_op *op);
+char *ch_config_fs(const struct vmm_op *op);
 
 /* {KEY: "file://PATH"}. */
 char *ch_config_url(const char *key, const char *path);

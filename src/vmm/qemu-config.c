@@ -10,12 +10,17 @@
 
 /*
  * Sockets of one CPU each, so that a CPU is named by its socket alone. The memory that may come later is one
- * virtio-mem device, mapped from the start: what shares the guest's memory never has to learn of a new region.
+ * virtio-mem device, mapped from the start: what shares the guest's memory never has to learn of a new region. Above it
+ * there is room for the files that may be added as persistent memory, which is nothing but addresses.
  */
 static int qemu_size(const struct vmm_config *c, char ***v)
 {
-	unsigned long long now = c->memory_bytes >> 20, most = c->memory_max_bytes >> 20;
+	unsigned long long now = c->memory_bytes >> 20, more = 0,
+			   room = c->hotplug_slots * (QEMU_PMEM_ROOM >> 20);
 	int r = 0;
+
+	if (c->memory_max_bytes > c->memory_bytes)
+		more = (c->memory_max_bytes >> 20) - now;
 
 	r |= strv_push(v, "-smp");
 	if (c->cpus_max > c->cpus)
@@ -24,15 +29,15 @@ static int qemu_size(const struct vmm_config *c, char ***v)
 	else
 		r |= strv_pushf(v, "%u", c->cpus);
 	r |= strv_push(v, "-m");
-	r |= most > now ? strv_pushf(v, "%lluM,maxmem=%lluM", now, most)
-			: strv_pushf(v, "%lluM", now);
+	r |= more + room > 0 ? strv_pushf(v, "%lluM,maxmem=%lluM", now, now + more + room)
+			     : strv_pushf(v, "%lluM", now);
 	r |= strv_push(v, "-object");
 	r |= strv_pushf(v, "memory-backend-memfd,id=mem,size=%lluM,share=on,seal=on", now);
-	if (most > now) {
+	if (more > 0) {
 		r |= strv_push(v, "-object");
 		r |= strv_pushf(v,
 			"memory-backend-memfd,id=more,size=%lluM,share=on,seal=on,reserve=off",
-			most - now);
+			more);
 		r |= strv_push(v, "-device");
 		r |= strv_push(v, "virtio-mem-pci,id=memory,memdev=more,requested-size=0");
 	}

@@ -43,6 +43,32 @@ static int disk_drop(struct qemu_plug *p)
 	return r < 0 ? r : qemu_ask_with(p->ask, "remove-fd", "\"fdset-id\":%u", PLUG_SET(p->slot));
 }
 
+/* ---- a socket ---- */
+
+/* FD gets the name NAME, then a chardev that is named so, too, and takes it. */
+static int socket_add(struct qemu_ask *ask, const char *name, int fd_consume)
+{
+	int r = qemu_ask_fd_consume(ask, fd_consume, "getfd", "\"fdname\":\"%s\"", name);
+
+	return r < 0 ? r
+		     : qemu_ask_with(ask, "chardev-add",
+			       "\"id\":\"%s\",\"backend\":{\"type\":\"socket\",\"data\":{"
+			       "\"server\":false,\"addr\":{\"type\":\"fd\",\"data\":{"
+			       "\"str\":\"%s\"}}}}",
+			       name, name);
+}
+
+/* A name that nothing took keeps the descriptor. */
+static int socket_close(struct qemu_ask *ask, const char *name)
+{
+	return qemu_ask_with(ask, "closefd", "\"fdname\":\"%s\"", name);
+}
+
+static int socket_drop(struct qemu_ask *ask, const char *name)
+{
+	return qemu_ask_with(ask, "chardev-remove", "\"id\":\"%s\"", name);
+}
+
 /* ---- a network ---- */
 
 /*
@@ -70,20 +96,12 @@ static int net_drop(struct qemu_plug *p)
 	return qemu_ask_with(p->ask, "netdev_del", "\"id\":\"%s\"", p->id);
 }
 
-/* ---- vsock ---- */
-
-/* FD gets the name NAME, then a chardev that is named so, too. */
-static int socket_add(struct qemu_ask *ask, const char *name, int fd_consume)
+static int net_close(struct qemu_plug *p)
 {
-	int r = qemu_ask_fd_consume(ask, fd_consume, "getfd", "\"fdname\":\"%s\"", name);
-
-	return r < 0 ? r
-		     : qemu_ask_with(ask, "chardev-add",
-			       "\"id\":\"%s\",\"backend\":{\"type\":\"socket\",\"data\":{"
-			       "\"server\":false,\"addr\":{\"type\":\"fd\",\"data\":{"
-			       "\"str\":\"%s\"}}}}",
-			       name, name);
+	return socket_close(p->ask, p->id);
 }
+
+/* ---- vsock ---- */
 
 int qemu_plug_vsock(struct qemu_ask *ask)
 {
@@ -101,18 +119,89 @@ static int vsock_add(struct qemu_plug *p, const struct vmm_op *op, int fd_consum
 
 static int vsock_drop(struct qemu_plug *p)
 {
-	return qemu_ask_with(p->ask, "chardev-remove", "\"id\":\"" QEMU_VSOCK_CHARDEV "\"");
+	return socket_drop(p->ask, QEMU_VSOCK_CHARDEV);
+}
+
+static int vsock_close(struct qemu_plug *p)
+{
+	return socket_close(p->ask, QEMU_VSOCK_CHARDEV);
+}
+
+/* ---- a shared directory ---- */
+
+static int fs_add(struct qemu_plug *p, const struct vmm_op *op, int fd_consume)
+{
+	int r = socket_add(p->ask, op->id, fd_consume);
+
+	return r < 0 ? r
+		     : qemu_ask_with(p->ask, "device_add",
+			       "\"driver\":\"vhost-user-fs-pci\",\"id\":\"%s\",\"chardev\":\"%s\","
+			       "\"tag\":\"%s\",\"queue-size\":%d,\"bus\":\"port%u\"",
+			       op->id, op->id, op->tag, VMM_FS_QUEUE, op->slot);
+}
+
+static int fs_drop(struct qemu_plug *p)
+{
+	return socket_drop(p->ask, p->id);
+}
+
+static int fs_close(struct qemu_plug *p)
+{
+	return socket_close(p->ask, p->id);
+}
+
+/* ---- a file as persistent memory ---- */
+
+/* A memory backend opens a path, and which one leads to the descriptor only QEMU can tell: it has its own numbers. */
+static int pmem_add(struct qemu_plug *p, const struct vmm_op *op, int fd_consume)
+{
+	p->phase = QEMU_PLUG_OPENING;
+	p->bytes = op->bytes;
+	return qemu_ask_fd_consume(
+		p->ask, fd_consume, "add-fd", "\"fdset-id\":%u", PLUG_SET(op->slot));
+}
+
+/* It has the file open itself then: the set can go at once. */
+static int pmem_opened(struct qemu_plug *p, struct json_object *data)
+{
+	struct json_object *fd = NULL;
+	int r;
+
+	if (!data || !json_object_object_get_ex(data, "fd", &fd) ||
+		!json_object_is_type(fd, json_type_int))
+		return -EPROTO;
+	p->phase = QEMU_PLUG_ADDING;
+	r = qemu_ask_with(p->ask, "object-add",
+		"\"qom-type\":\"memory-backend-file\",\"id\":\"%s\",\"size\":%llu,"
+		"\"mem-path\":\"/proc/self/fd/%d\",\"share\":true,\"readonly\":true",
+		p->id, (unsigned long long)p->bytes, json_object_get_int(fd));
+	if (r == 0)
+		r = qemu_ask_with(p->ask, "remove-fd", "\"fdset-id\":%u", PLUG_SET(p->slot));
+	if (r == 0)
+		r = qemu_ask_with(p->ask, "device_add",
+			"\"driver\":\"virtio-pmem-pci\",\"id\":\"%s\",\"memdev\":\"%s\","
+			"\"bus\":\"port%u\"",
+			p->id, p->id, p->slot);
+	return r;
+}
+
+static int pmem_drop(struct qemu_plug *p)
+{
+	return qemu_ask_with(p->ask, "object-del", "\"id\":\"%s\"", p->id);
 }
 
 /* ---- all of them ---- */
 
 static const struct {
 	int (*add)(struct qemu_plug *p, const struct vmm_op *op, int fd_consume);
-	int (*drop)(struct qemu_plug *p); /* what is behind the device */
+	int (*drop)(struct qemu_plug *p);  /* what is behind the device */
+	int (*close)(struct qemu_plug *p); /* what that would have taken; NULL: drop() does */
 } kinds[VMM_OPS] = {
 	[VMM_OP_ADD_DISK] = { disk_add, disk_drop },
-	[VMM_OP_ADD_NET] = { net_add, net_drop },
-	[VMM_OP_VSOCK_IN] = { vsock_add, vsock_drop },
+	[VMM_OP_ADD_NET] = { net_add, net_drop, net_close },
+	[VMM_OP_ADD_PMEM] = { pmem_add, pmem_drop },
+	[VMM_OP_ADD_FS] = { fs_add, fs_drop, fs_close },
+	[VMM_OP_VSOCK_IN] = { vsock_add, vsock_drop, vsock_close },
 };
 
 static int plug_begin(struct qemu_plug *p, enum vmm_op_kind kind, const char *id, uint32_t slot)
@@ -156,6 +245,14 @@ static int plug_drop(struct qemu_plug *p)
 	return kinds[p->kind].drop(p);
 }
 
+/* What failed to be added; that some of it was never made is an error that nobody hears of. */
+static int plug_take_back(struct qemu_plug *p)
+{
+	int r = plug_drop(p);
+
+	return r == 0 && kinds[p->kind].close ? kinds[p->kind].close(p) : r;
+}
+
 bool qemu_plug_excuses(struct qemu_plug *p, struct json_object *data)
 {
 	struct json_object *class = NULL;
@@ -168,15 +265,18 @@ bool qemu_plug_excuses(struct qemu_plug *p, struct json_object *data)
 	return p->is_gone;
 }
 
-int qemu_plug_next(struct qemu_plug *p, bool failed)
+int qemu_plug_next(struct qemu_plug *p, struct json_object *data, bool failed)
 {
 	int r = 0;
 
 	if (p->phase == QEMU_PLUG_REMOVING && !p->is_gone && !failed)
 		return 1; /* device_del was accepted: its event is the end */
-	if ((p->phase == QEMU_PLUG_REMOVING && p->is_gone) ||
-		(p->phase == QEMU_PLUG_ADDING && failed))
+	if (p->phase == QEMU_PLUG_REMOVING && p->is_gone)
 		r = plug_drop(p);
+	else if (p->phase == QEMU_PLUG_ADDING && failed)
+		r = plug_take_back(p);
+	else if (p->phase == QEMU_PLUG_OPENING && !failed)
+		r = pmem_opened(p, data);
 	else
 		qemu_plug_end(p);
 	return r < 0 ? r : p->phase != QEMU_PLUG_IDLE;

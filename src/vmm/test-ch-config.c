@@ -177,6 +177,23 @@ static void the_link(void **state)
 		"\"offload_ufo\":false,\"offload_csum\":false}");
 }
 
+/* All of them are as old as the oldest version that is taken. */
+static void what_is_added(void **state)
+{
+	const struct vmm_op disk = { .id = "v-d", .path = "/v/d.img", .serial = "d" };
+	const struct vmm_op pmem = { .id = "l-1", .path = "/s/\"1", .bytes = 4 << 20 };
+	const struct vmm_op fs = { .id = "s-1", .path = "s/1", .tag = "one" };
+	CLEANUP_FREE char *a = ch_config_disk(&disk), *b = ch_config_pmem(&pmem),
+			  *c = ch_config_fs(&fs);
+
+	assert_string_equal(a, "{\"id\":\"v-d\",\"path\":\"/v/d.img\",\"serial\":\"d\","
+			       "\"image_type\":\"Raw\"}");
+	assert_string_equal(b, "{\"id\":\"l-1\",\"file\":\"/s/\\\"1\",\"size\":4194304,"
+			       "\"discard_writes\":true}");
+	assert_string_equal(c, "{\"id\":\"s-1\",\"tag\":\"one\",\"socket\":\"s/1\","
+			       "\"num_queues\":1,\"queue_size\":1024}");
+}
+
 /* The order of the calls, and the arguments, by version. */
 static void the_plan(void **state)
 {
@@ -251,6 +268,7 @@ int main(void)
 		cmocka_unit_test(landlock_when_the_kernel_has_it),
 		cmocka_unit_test(the_vsock_device),
 		cmocka_unit_test(the_link),
+		cmocka_unit_test(what_is_added),
 		cmocka_unit_test(the_plan),
 		cmocka_unit_test(what_cannot_be_is_said),
 		cmocka_unit_test(going_on_from_a_snapshot),

@@ -52,10 +52,42 @@ static void a_restore_has_the_same_hardware(void **state)
 	assert_int_equal(strv_length(restore), strv_length(boot) - 2 + 3);
 }
 
+/* Addresses for what may be added as memory: only where something may be. */
+static void room_for_what_is_added(void **state)
+{
+	static const struct {
+		uint64_t most;
+		uint32_t slots;
+		const char *want;
+	} all[] = {
+		{ 0, 0, "256M" },
+		{ 256 << 20, 0, "256M" },
+		{ 1 << 30, 0, "256M,maxmem=1024M" },
+		{ 0, 2, "256M,maxmem=8448M" },
+		{ 1 << 30, 2, "256M,maxmem=9216M" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		CLEANUP(strv_freep) char **argv = NULL;
+		struct vmm_config c = config();
+		char **w;
+
+		c.memory_max_bytes = all[i].most;
+		c.hotplug_slots = all[i].slots;
+		assert_int_equal(qemu_config_arguments(&c, &argv), 0);
+		for (w = argv; *w && !str_eq(*w, "-m"); w++)
+			;
+		assert_string_equal(w[1], all[i].want);
+		assert_int_equal(has(argv, "virtio-mem-pci"), all[i].most > 256 << 20);
+		assert_int_equal(has(argv, "id=port1"), all[i].slots == 2);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_restore_has_the_same_hardware),
+		cmocka_unit_test(room_for_what_is_added),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,7 +33,7 @@
 
 #define SEC UINT64_C(1000000)
 
-/* How long a call may take. An absent vhost-user back-end blocks vm.boot for 60 s. */
+/* How long a call may take. An absent vhost-user back-end blocks vm.boot and vm.add-fs for 60 s. */
 static const struct {
 	const char *method, *name;
 	uint64_t deadline_usec;
@@ -47,6 +47,8 @@ static const struct {
 	{ "PUT", "vm.resume", 10 * SEC },
 	{ "PUT", "vm.resize", 10 * SEC },
 	{ "PUT", "vm.add-disk", 10 * SEC },
+	{ "PUT", "vm.add-pmem", 10 * SEC },
+	{ "PUT", "vm.add-fs", 65 * SEC },
 	{ "PUT", "vm.remove-device", 10 * SEC },
 	{ "PUT", "vm.snapshot", VMM_SNAPSHOT_USEC },
 	{ "PUT", "vm.restore", VMM_SNAPSHOT_USEC },
@@ -152,6 +154,8 @@ static const char *const ch_operations[] = {
 	[VMM_OP_CPUS] = "vm.resize",
 	[VMM_OP_ADD_DISK] = "vm.add-disk",
 	[VMM_OP_ADD_NET] = "vm.add-net",
+	[VMM_OP_ADD_PMEM] = "vm.add-pmem",
+	[VMM_OP_ADD_FS] = "vm.add-fs",
 	[VMM_OP_REMOVE] = "vm.remove-device",
 	[VMM_OP_SNAPSHOT] = "vm.snapshot",
 	[VMM_OP_VSOCK_OUT] = NULL, /* its own can be saved */
@@ -388,6 +392,8 @@ static int ch_op_body(const struct vmm_op *op, char **ret)
 	case VMM_OP_CPUS: *ret = str_printf("{\"desired_vcpus\":%u}", op->cpus); break;
 	case VMM_OP_ADD_DISK: *ret = ch_config_disk(op); break;
 	case VMM_OP_ADD_NET: *ret = ch_config_net(op->mac); break;
+	case VMM_OP_ADD_PMEM: *ret = ch_config_pmem(op); break;
+	case VMM_OP_ADD_FS: *ret = ch_config_fs(op); break;
 	case VMM_OP_REMOVE: *ret = str_printf("{\"id\":\"%s\"}", op->id); break;
 	case VMM_OP_SNAPSHOT: *ret = ch_config_url("destination_url", op->path); break;
 	default: return 0;
@@ -568,7 +574,8 @@ const struct vmm_backend vmm_backend_ch = {
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_HYBRID | VMM_CAP_VSOCK_DEVICE |
 		VMM_CAP_VSOCK_DIALS | VMM_CAP_KVM | VMM_CAP_API | VMM_CAP_CONSOLE_TTY |
 		VMM_CAP_NET_TAP | VMM_CAP_LANDLOCK | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
-		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_SNAPSHOT,
+		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_SNAPSHOT | VMM_CAP_PMEM_LIVE |
+		VMM_CAP_PMEM_REMOVED | VMM_CAP_FS_LIVE,
 	.program = VMM_PROGRAM_CH,
 	.program_env = VMM_PROGRAM_CH_ENV,
 	.check = ch_check,

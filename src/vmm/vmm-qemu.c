@@ -333,7 +333,7 @@ static void qemu_on_result(struct vmm *v, const char *error, struct json_object 
 		return;
 	if (qemu_migration_result(v, q->error, error ? NULL : data))
 		return;
-	r = qemu_plug_next(&q->plug, q->error != NULL);
+	r = qemu_plug_next(&q->plug, data, q->error != NULL);
 	if (r > 0)
 		return;
 	if (q->cpus_goal && !q->error) {
@@ -463,12 +463,12 @@ static int qemu_operate(struct vmm *v, const struct vmm_op *op)
 	case VMM_OP_CPUS: q->cpus_goal = op->cpus; return qemu_cpus_count(q);
 	case VMM_OP_ADD_DISK:
 	case VMM_OP_ADD_NET:
+	case VMM_OP_ADD_PMEM:
+	case VMM_OP_ADD_FS:
 	case VMM_OP_VSOCK_IN: return qemu_plug_add(&q->plug, op);
 	case VMM_OP_REMOVE:
 	case VMM_OP_VSOCK_OUT: return qemu_plug_remove(&q->plug, op);
 	case VMM_OP_SNAPSHOT: return qemu_snapshot(v, op);
-	case VMM_OP_ADD_PMEM:
-	case VMM_OP_ADD_FS:
 	case VMM_OPS: break;
 	}
 	return -EOPNOTSUPP;
@@ -505,7 +505,7 @@ const struct vmm_backend vmm_backend_qemu = {
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_KVM | VMM_CAP_TCG |
 		VMM_CAP_REBOOT_ENDS | VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS |
 		VMM_CAP_DISKS | VMM_CAP_NET_LIVE | VMM_CAP_CPU_MODEL | VMM_CAP_SNAPSHOT |
-		VMM_CAP_VSOCK_OUT,
+		VMM_CAP_VSOCK_OUT | VMM_CAP_PMEM_LIVE | VMM_CAP_FS_LIVE,
 	.program = VMM_PROGRAM_QEMU,
 	.program_env = VMM_PROGRAM_QEMU_ENV,
 	.arguments = qemu_config_arguments,

@@ -170,8 +170,11 @@ static int op_on_timer(sd_event_source *s, uint64_t usec, void *userdata)
 
 static int op_begin(struct vmm *v, const struct vmm_op *op)
 {
-	int r = sd_event_add_time_relative(v->event, &v->op_timer, CLOCK_MONOTONIC,
-		op->kind == VMM_OP_SNAPSHOT ? VMM_SNAPSHOT_USEC : VMM_OP_USEC, 0, op_on_timer, v);
+	uint64_t usec = op->kind == VMM_OP_SNAPSHOT ? VMM_SNAPSHOT_USEC
+			: op->kind == VMM_OP_ADD_FS ? VMM_FS_USEC
+						    : VMM_OP_USEC;
+	int r = sd_event_add_time_relative(
+		v->event, &v->op_timer, CLOCK_MONOTONIC, usec, 0, op_on_timer, v);
 
 	return r < 0 ? r : v->backend->operate(v, op);
 }

@@ -173,8 +173,8 @@ enum vmm_op_kind {
 	VMM_OP_CPUS,     /* and CPUS */
 	VMM_OP_ADD_DISK, /* ID; the guest sees SERIAL */
 	VMM_OP_ADD_NET, /* ID, with the address MAC: FD is a TAP (VMM_CAP_NET_TAP) or passt's socket */
-	VMM_OP_ADD_PMEM, /* ID: BYTES, a multiple of VMM_PMEM_ALIGN, of a file that is only read */
-	VMM_OP_ADD_FS, /* ID: a virtio-fs with this TAG; its daemon is at FD, or where PATH leads */
+	VMM_OP_ADD_PMEM, /* ID: the first BYTES, a multiple of VMM_PMEM_ALIGN, of a file that is only read */
+	VMM_OP_ADD_FS, /* ID: a virtio-fs with this TAG; its daemon is at FD, or listens where PATH leads */
 	VMM_OP_REMOVE, /* ID, which ADDED added; done when the guest has given it up and the VMM says so */
 	VMM_OP_SNAPSHOT,  /* the paused guest into the empty directory PATH (and FD) */
 	VMM_OP_VSOCK_OUT, /* the guest gives its vsock device up; what is behind it is let go */
@@ -186,6 +186,7 @@ enum vmm_op_kind {
 #define VMM_SERIAL_MAX 20     /* bytes (virtio spec, block device) */
 #define VMM_TAG_MAX    36     /* bytes (virtio spec, file system device) */
 #define VMM_PMEM_ALIGN (2 << 20)
+#define VMM_FS_QUEUE   1024 /* entries: as many as one of virtio-fs has at most, in either VMM */
 
 struct vmm_op {
 	enum vmm_op_kind kind;
@@ -206,13 +207,16 @@ struct vmm_op {
 
 #define VMM_OP_USEC       (UINT64_C(20) * 1000000)
 #define VMM_SNAPSHOT_USEC (UINT64_C(600) * 1000000)
+#define VMM_FS_USEC                                                                                \
+	(UINT64_C(70) * 1000000) /* a daemon that is not there holds a VMM up for 60 s */
 
 /* ERROR 0: it is so. Else -errno; REASON (borrowed, may be NULL) is what the VMM said. Comes from the loop. */
 typedef void (*vmm_op_done)(struct vmm *vmm, int error, const char *reason, void *userdata);
 
 /*
- * One at a time, and not longer than VMM_OP_USEC (a snapshot: VMM_SNAPSHOT_USEC): then -ETIMEDOUT. -EOPNOTSUPP: this back-end cannot, nothing was
- * touched; -EBUSY: another one is under way; -ENOTCONN: it is not asked any more. One that is under way when the
+ * One at a time, and not longer than VMM_OP_USEC (a snapshot: VMM_SNAPSHOT_USEC; a shared directory: VMM_FS_USEC): then
+ * -ETIMEDOUT. -EOPNOTSUPP: this back-end cannot, nothing was touched; -EINVAL: nothing can be removed that is added so;
+ * -EBUSY: another one is under way; -ENOTCONN: it is not asked any more. One that is under way when the
  * VMM ends is never done.
  */
 int vmm_operate(struct vmm *v, const struct vmm_op *op, vmm_op_done done, void *userdata);

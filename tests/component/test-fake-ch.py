@@ -150,6 +150,12 @@ def created(v):
         yield "one descriptor too many", v.call("PUT", "vm.add-net", '{"id":"n2"}', fds=(a.fileno(), b.fileno()))
     yield "a link without one", v.call("PUT", "vm.add-net", '{"id":"net1","mac":"02:00:00:00:00:02","fds":[7]}')
     yield "a disk", v.call("PUT", "vm.add-disk", '{"id":"d0","path":"/nowhere/at/all"}')
+    yield "memory of a file", v.call("PUT", "vm.add-pmem", '{"id":"p0","file":"/nowhere/at/all","size":4194304,"discard_writes":true}')
+    yield "the same again", v.call("PUT", "vm.add-pmem", '{"id":"p0","file":"/nowhere/at/all"}')
+    yield "with a disk's id", v.call("PUT", "vm.add-pmem", '{"id":"d0","file":"/nowhere/at/all"}')
+    yield "without a file", v.call("PUT", "vm.add-pmem", '{"id":"p1"}')
+    yield "of no whole size, which is found out later", v.call("PUT", "vm.add-pmem", '{"id":"p2","file":"x","size":4096}')
+    yield "a directory, but with private memory", v.call("PUT", "vm.add-fs", '{"id":"f0","tag":"t","socket":"/nowhere"}')
     yield "info of all", v.call("GET", "vm.info")
     yield "remove what is not there", v.call("PUT", "vm.remove-device", '{"id":"x"}')
     yield "resize to nothing", v.call("PUT", "vm.resize", "{}")
@@ -178,7 +184,13 @@ def vhost_user(v):
     yield "delete", v.call("PUT", "vm.delete")
     yield "shared memory", v.call(
         "PUT", "vm.create", '{"payload":{"kernel":"/nowhere"},"memory":{"size":67108864,"shared":true},' + device + "}")
+    yield "a directory", v.call("PUT", "vm.add-fs", '{"id":"f0","tag":"t","socket":"/nowhere","num_queues":1,"queue_size":1024}')
+    yield "with the id of the device", v.call("PUT", "vm.add-fs", '{"id":"v0","tag":"t","socket":"/nowhere"}')
+    yield "with its own again", v.call("PUT", "vm.add-fs", '{"id":"f0","tag":"u","socket":"/nowhere"}')
+    yield "without a tag", v.call("PUT", "vm.add-fs", '{"id":"f1","socket":"/nowhere"}')
+    yield "more queues than CPUs", v.call("PUT", "vm.add-fs", '{"id":"f2","tag":"v","socket":"/nowhere","num_queues":2}')
     yield "info of it", v.call("GET", "vm.info")
+    yield "without the directory", v.call("PUT", "vm.remove-device", '{"id":"f0"}')
 
 
 def parser(v):
