@@ -9,6 +9,16 @@
 #include "vmm.h"
 
 /*
+ * There are addresses for memory that may come. QEMU then describes them by an SRAT, of one node; a Linux guest concludes
+ * that memory above 4 GiB may come, and sets 64 MiB aside to copy the I/O of devices that reach no further. None of these
+ * is such a device: numa=off makes it read no SRAT.
+ */
+static bool qemu_has_room(const struct vmm_config *c)
+{
+	return c->memory_max_bytes > c->memory_bytes || c->hotplug_slots > 0;
+}
+
+/*
  * Sockets of one CPU each, so that a CPU is named by its socket alone. The memory that may come later is one
  * virtio-mem device, mapped from the start: what shares the guest's memory never has to learn of a new region. Above it
  * there is room for the files that may be added as persistent memory, which is nothing but addresses.
@@ -209,7 +219,7 @@ static int qemu_payload(const struct vmm_config *c, char ***v)
 	r |= strv_push(v, "-initrd");
 	r |= strv_pushf(v, "/proc/self/fd/%d", VMM_FD_INITRD);
 	r |= strv_push(v, "-append");
-	r |= strv_push(v, c->kernel_cmdline);
+	r |= strv_pushf(v, "%s%s", c->kernel_cmdline, qemu_has_room(c) ? " numa=off" : "");
 	return r;
 }
 

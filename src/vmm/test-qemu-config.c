@@ -80,6 +80,7 @@ static void room_for_what_is_added(void **state)
 		assert_string_equal(w[1], all[i].want);
 		assert_int_equal(has(argv, "virtio-mem-pci"), all[i].most > 256 << 20);
 		assert_int_equal(has(argv, "id=port1"), all[i].slots == 2);
+		assert_int_equal(has(argv, "console=ttyS0 numa=off"), i > 1);
 	}
 }
 
