@@ -62,14 +62,14 @@ static void early(struct boot_desc *d)
 	guest_creds_keep();
 }
 
-/* Nobody waits for these; a network that may come later is the last of them. */
+/* Nobody waits for these; what may come later is the last of them. */
 static const char *const *late_lists(const struct boot_desc *d)
 {
 	static const char *const lists[] = { BOOT_DESC_MODULES_LATE, NULL };
-	static const char *const with_network[] = { BOOT_DESC_MODULES_LATE, BOOT_DESC_MODULES_NET,
-		NULL };
+	static const char *const with_hotplug[] = { BOOT_DESC_MODULES_LATE, BOOT_DESC_MODULES_NET,
+		BOOT_DESC_MODULES_PLUG, NULL };
 
-	return d->flags & BOOT_DESC_HOTPLUG ? with_network : lists;
+	return d->flags & BOOT_DESC_HOTPLUG ? with_hotplug : lists;
 }
 
 static void enter_root(const struct boot_desc *d)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define LIST_MAX  (64 * 1024)
-#define LATE_MAX  16
+#define LATE_MAX  64
 #define LATE_NICE 10
 #define LATE_USEC 500000 /* loading a module is not preempted: let the start pass first */
 
@@ -75,10 +75,12 @@ static void module_keep(const char *name, int fd_consume, void *userdata)
 {
 	struct late_modules *late = userdata;
 
-	if (late->n < LATE_MAX)
+	if (late->n < LATE_MAX) {
 		late->fds[late->n++] = fd_consume;
-	else
-		close(fd_consume);
+		return;
+	}
+	close(fd_consume);
+	module_warn(name, E2BIG);
 }
 
 /* The modules' files and the program's are memory; nothing needs them any more. */

@@ -20,10 +20,7 @@
 #define MODULE_DEPTH_MAX 12         /* directories below kernel/, and chains of dependencies */
 #define BUILTIN_MAX      (1 << 20)  /* bytes of modules.builtin */
 
-/*
- * Every module costs boot time, most of all with pure emulation. Not here, since nothing attaches
- * such a device yet: fuse and virtiofs, virtio_pmem (libnvdimm, nd_virtio, nd_btt, nd_pmem).
- */
+/* Every module costs boot time, most of all with pure emulation. What they depend on comes with them. */
 const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "virtio_ring", 1 },
 	{ "virtio", 1 },
@@ -50,6 +47,9 @@ const struct kernel_modules_want kernel_modules_wanted[] = {
 	{ "net_failover", 0, KERNEL_MODULES_NETWORK },
 	{ "virtio_net", 0, KERNEL_MODULES_NETWORK },
 	{ "ext4", 0, KERNEL_MODULES_VOLUMES },
+	{ "virtiofs", 0, KERNEL_MODULES_HOTPLUG },
+	{ "virtio_pmem", 0, KERNEL_MODULES_HOTPLUG },
+	{ "nd_pmem", 0, KERNEL_MODULES_HOTPLUG },
 	{ NULL },
 };
 
@@ -58,6 +58,7 @@ static const char *const list_names[KERNEL_MODULES_GROUPS] = {
 	[KERNEL_MODULES_LATE] = "uvms/modules.late",
 	[KERNEL_MODULES_NETWORK] = "uvms/modules.network",
 	[KERNEL_MODULES_VOLUMES] = "uvms/modules.volumes",
+	[KERNEL_MODULES_HOTPLUG] = "uvms/modules.hotplug",
 };
 
 struct entry {

@@ -15,6 +15,7 @@ enum kernel_modules_group {
 	KERNEL_MODULES_LATE,    /* some time after it: always */
 	KERNEL_MODULES_NETWORK, /* only in a guest with a network device */
 	KERNEL_MODULES_VOLUMES, /* only in a guest with a volume */
+	KERNEL_MODULES_HOTPLUG, /* some time after the root is there, where devices may come later */
 	KERNEL_MODULES_GROUPS,
 };
 

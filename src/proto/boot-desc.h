@@ -7,7 +7,8 @@
  * Modules are not here: /uvms/modules.list in the cached archive names one uncompressed .ko a line, in
  * the order of loading, below /uvms/modules/; /uvms/modules.late (it may be missing) names those that can
  * wait until the guest has its root; /uvms/modules.network and /uvms/modules.volumes those that only a
- * guest with such a device loads. Credentials are files of their own, /uvms/credentials/NAME.
+ * guest with such a device loads; /uvms/modules.hotplug (missing in what an older uvms packed) those of
+ * what may come later. Credentials are files of their own, /uvms/credentials/NAME.
  */
 #pragma once
 
@@ -22,6 +23,7 @@
 #define BOOT_DESC_MODULES_LATE "/uvms/modules.late"
 #define BOOT_DESC_MODULES_NET  "/uvms/modules.network"
 #define BOOT_DESC_MODULES_VOLS "/uvms/modules.volumes"
+#define BOOT_DESC_MODULES_PLUG "/uvms/modules.hotplug"
 #define BOOT_DESC_MODULES_DIR  "/uvms/modules"
 #define BOOT_DESC_CREDENTIALS  "/uvms/credentials"
 
@@ -51,7 +53,7 @@ enum boot_desc_mode {
 enum boot_desc_flags {
 	BOOT_DESC_READY_PROBE = 1 << 0, /* INIT: READY waits for the end of start-up */
 	BOOT_DESC_NETWORK = 1 << 1,     /* `network` says how the interface is set up */
-	BOOT_DESC_HOTPLUG = 1 << 2,     /* a network may come later */
+	BOOT_DESC_HOTPLUG = 1 << 2,     /* devices may come later: a network, what is mounted */
 	BOOT_DESC_FLAGS = (1 << 3) - 1,
 };
 
