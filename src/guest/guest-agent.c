@@ -7,6 +7,7 @@
 #include "guest-freeze.h"
 #include "guest-home.h"
 #include "guest-link.h"
+#include "guest-mount.h"
 #include "guest-ready.h"
 #include "guest-stop.h"
 
@@ -34,6 +35,7 @@ struct guest_agent {
 	struct guest_source signals;
 	struct guest_cpus cpus;
 	struct guest_link link;
+	struct guest_mount mount;
 	struct guest_freeze freeze;
 	struct guest_timer timer; /* the deadline of the present phase */
 	struct guest_timer check; /* looks whether a stop has anything to wait for */
@@ -128,7 +130,7 @@ static void agent_network(void *user, const struct boot_desc_network *n)
 
 	/* tests: the host's own interfaces are no business of theirs */
 	if (a->config->mode == GUEST_AGENT_TEST)
-		guest_home_networked(&a->home, EPERM);
+		guest_home_answer(&a->home, AGENT_WIRE_NETWORK, EPERM);
 	else
 		guest_link_set_up(&a->link, n);
 }
@@ -137,7 +139,25 @@ static void agent_link_done(void *user, int error)
 {
 	struct guest_agent *a = user;
 
-	guest_home_networked(&a->home, error);
+	guest_home_answer(&a->home, AGENT_WIRE_NETWORK, error);
+}
+
+static void agent_mount(void *user, const struct agent_wire_msg *m)
+{
+	struct guest_agent *a = user;
+
+	/* tests: nor are its mounts */
+	if (a->config->mode == GUEST_AGENT_TEST)
+		guest_home_answer(&a->home, m->type, EPERM);
+	else
+		guest_mount_ask(&a->mount, m);
+}
+
+static void agent_mount_done(void *user, uint8_t request, int error)
+{
+	struct guest_agent *a = user;
+
+	guest_home_answer(&a->home, request, error);
 }
 
 /* ---- a snapshot ---- */
@@ -364,6 +384,7 @@ static void agent_call_home(struct guest_agent *a)
 	a->home.welcomed = agent_welcomed;
 	a->home.stop = agent_stop;
 	a->home.network = agent_network;
+	a->home.mount = agent_mount;
 	a->home.freeze = agent_freeze;
 	a->home.thaw = agent_thaw;
 	a->home.closed = agent_home_closed;
@@ -384,6 +405,7 @@ static void agent_finish(struct guest_agent *a)
 	guest_conn_set_finish(&a->conns);
 	guest_cpus_finish(&a->cpus);
 	guest_link_finish(&a->link);
+	guest_mount_finish(&a->mount);
 	guest_source_stop(&a->signals);
 	a->signal_fd = fd_close(a->signal_fd);
 	guest_loop_finish(&a->loop);
@@ -399,6 +421,10 @@ static void agent_init(struct guest_agent *a, const struct guest_agent_config *c
 		.signal_fd = -EBADF,
 		.cpus.fd = -EBADF,
 		.link = { .loop = &a->loop, .done = agent_link_done, .user = a, .fd = -EBADF },
+		.mount = { .loop = &a->loop,
+			.reaper = &a->reaper,
+			.done = agent_mount_done,
+			.user = a },
 		.command = none,
 		.ready = { .fd = -EBADF, .proc = none },
 		.home.fd = -EBADF,

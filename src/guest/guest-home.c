@@ -67,10 +67,10 @@ static int home_done(struct guest_home *h, uint8_t request, int error)
 						     .done = { request, (uint32_t)-error } });
 }
 
-void guest_home_networked(struct guest_home *h, int error)
+void guest_home_answer(struct guest_home *h, uint8_t request, int error)
 {
-	guest_home_send(h, &(struct agent_wire_msg){ .type = AGENT_WIRE_DONE,
-				   .done = { AGENT_WIRE_NETWORK, (uint32_t)error } });
+	guest_home_send(h, &(struct agent_wire_msg){
+				   .type = AGENT_WIRE_DONE, .done = { request, (uint32_t)error } });
 }
 
 static int home_stop(struct guest_home *h, const struct agent_wire_msg *m)
@@ -104,6 +104,8 @@ static int home_message(struct guest_frames *f, const struct agent_wire_msg *m)
 				? 0
 				: guest_clock_add_entropy(m->entropy.seed, sizeof m->entropy.seed));
 	case AGENT_WIRE_NETWORK: h->network(h->user, &m->network); return 0;
+	case AGENT_WIRE_MOUNT:
+	case AGENT_WIRE_UNMOUNT: h->mount(h->user, m); return 0;
 	case AGENT_WIRE_FREEZE: return home_freeze(h);
 	case AGENT_WIRE_THAW: return home_done(h, m->type, h->thaw(h->user));
 	case AGENT_WIRE_PING:

@@ -14,8 +14,10 @@ struct guest_home {
 	const uint8_t *secret;                   /* borrowed; AGENT_WIRE_SECRET bytes */
 	bool leave_clock;                        /* tests: touch neither time nor randomness */
 	void (*welcomed)(void *user);            /* each time */
-	int (*stop)(void *user, uint8_t mode, uint32_t deadline_ms);    /* 0 or -errno */
-	void (*network)(void *user, const struct boot_desc_network *n); /* guest_home_networked() */
+	int (*stop)(void *user, uint8_t mode, uint32_t deadline_ms); /* 0 or -errno */
+	/* guest_home_answer() follows; M is MOUNT or UNMOUNT */
+	void (*network)(void *user, const struct boot_desc_network *n);
+	void (*mount)(void *user, const struct agent_wire_msg *m);
 	/* 0: guest_home_frozen() follows; -errno. And THAW: 0 or -errno. */
 	int (*freeze)(void *user);
 	int (*thaw)(void *user);
@@ -42,8 +44,8 @@ void guest_home_ready(struct guest_home *h, enum agent_wire_ready state, const c
 void guest_home_send(
 	struct guest_home *h, const struct agent_wire_msg *m); /* lost when not connected */
 
-/* What NETWORK asked for is done: ERROR is 0 or a positive errno. */
-void guest_home_networked(struct guest_home *h, int error);
+/* What REQUEST (NETWORK, MOUNT, UNMOUNT) asked for is done: ERROR is 0 or a positive errno. */
+void guest_home_answer(struct guest_home *h, uint8_t request, int error);
 
 /* The answer to FREEZE: 0 or -errno. Lost when not connected. */
 void guest_home_frozen(struct guest_home *h, int error);

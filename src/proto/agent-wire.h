@@ -16,8 +16,9 @@
  * and the guest closes after WELCOME. Stage AGENT stays open for the VM's life; in COMMAND mode it is
  * the only one. On it the guest sends READY, MAIN_EXIT, LOG, DONE and PONG, the host sends STOP, CLOCK,
  * ENTROPY, PING and, from version 3 on, NETWORK, FREEZE and THAW, from version 4 on MOUNT and UNMOUNT. All but PING are
- * answered by DONE; STOP, CLOCK, ENTROPY, THAW and UNMOUNT in order; NETWORK and MOUNT, which wait for their device to
- * come, when that is set up or does not come within AGENT_WIRE_LINK_MS (ETIMEDOUT). If the connection is
+ * answered by DONE; STOP, CLOCK, ENTROPY and THAW in order; NETWORK and MOUNT, which wait for their device to
+ * come, when that is set up or does not come within AGENT_WIRE_LINK_MS (ETIMEDOUT); MOUNT and UNMOUNT after AGENT_WIRE_MOUNT_MS
+ * even if the kernel does not come back from it (ETIMEDOUT). If the connection is
  * lost (a replaced device process), the guest dials again with stage AGENT and repeats its last READY;
  * on a second AGENT connection with the right secret the host drops the first.
  *
@@ -27,10 +28,11 @@
  * entropy by WELCOME (or CLOCK and ENTROPY), and only then THAW. THAW when nothing is frozen is no error.
  *
  * MOUNT: a device that was added is mounted at PATH, which is made with its parents where it is not there: of virtiofs
- * the one with this TAG, of pmem the one of this many BYTES whose file system (EROFS, mounted read-only) is not mounted
- * yet. The host sends the next one when the last is answered; a second one of the same PATH and kind that is mounted
- * already is no error. ENODEV: its kernel has no such driver or file system. UNMOUNT{path}: EBUSY says that it is in
- * use, EINVAL that nothing of ours is mounted there.
+ * the one with this TAG, of pmem the one of this many BYTES that is not mounted yet (EROFS, read-only; ENOTUNIQ: there
+ * are several). A second one of the same PATH and kind that is mounted already is no error (EBUSY: another kind is); ENODEV:
+ * its kernel has no such driver or file system. UNMOUNT{path}: EBUSY says that it is in use, EINVAL that nothing of ours
+ * is mounted there. Both are done one after the other; one that repeats what is being done (its answer may be lost with a
+ * connection) has no answer of its own.
  *
  * READY is sent once per connection:
  *	COMMAND   the agent accepts sessions and a command can be executed; if the boot description has
@@ -133,6 +135,7 @@
 #define AGENT_WIRE_VERSION_FREEZE  3
 #define AGENT_WIRE_VERSION_MOUNT   4
 #define AGENT_WIRE_LINK_MS         5000
+#define AGENT_WIRE_MOUNT_MS        6000
 #define AGENT_WIRE_GRACE_MS        2000
 #define AGENT_WIRE_RETURN_MS       (10 * 1000)
 #define AGENT_WIRE_KEEP_MS         (60 * 1000)

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """The guest agent on this host, without a VM: uvms-guest agent with UNIX sockets for vsock."""
+import errno
 import hashlib
 import os
 import resource
@@ -407,6 +408,12 @@ class AgentTest(unittest.TestCase):
             self.assertEqual(self.a.home.recv(), (w.DONE, struct.pack("<BI", kind, 0)))
         self.a.home.send(w.PING, b"12345678")
         self.assertEqual(self.a.home.recv(), (w.PONG, b"12345678"))
+
+    def test_the_hosts_mounts_are_no_business_of_a_test(self):
+        what = struct.pack("<BQ", 2, 2 << 20) + w.text("") + w.text("/nowhere")
+        for kind, payload in ((w.MOUNT, what), (w.UNMOUNT, w.text("/"))):
+            self.a.home.send(kind, payload)
+            self.assertEqual(self.a.home.recv(), (w.DONE, struct.pack("<BI", kind, errno.EPERM)))
 
     def test_nothing_begins_while_frozen(self):
         def home(kind):
