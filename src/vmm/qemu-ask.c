@@ -18,7 +18,8 @@ static int ask_consume(struct qemu_ask *a, char *command, int fd)
 }
 
 /* NULL: out of memory. */
-static char *ask_text(const char *verb, const char *format, va_list ap)
+__attribute__((format(printf, 2, 0))) static char *ask_text(
+	const char *verb, const char *format, va_list ap)
 {
 	CLEANUP_FREE char *arguments = NULL;
 
