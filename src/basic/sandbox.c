@@ -1,12 +1,19 @@
 #include "sandbox.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "cleanup.h"
+#include "fd.h"
 
 static int sandbox_drop_capabilities(void)
 {
@@ -81,4 +88,29 @@ int sandbox_keep_no_capabilities(void)
 	for (size_t i = 0; i < _LINUX_CAPABILITY_U32S_3; i++)
 		sets[i].inheritable = 0;
 	return syscall(SYS_capset, &head, sets) < 0 ? -errno : 0;
+}
+
+static int sandbox_write(const char *path, const char *text)
+{
+	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd_write_all(fd, text, strlen(text));
+}
+
+int sandbox_enter_user_namespace(int flags)
+{
+	uid_t uid = getuid();
+	gid_t gid = getgid();
+	char map[64];
+	int r;
+
+	if (unshare(flags) < 0)
+		return -errno;
+	snprintf(map, sizeof map, "%u %u 1\n", uid, uid);
+	r = sandbox_write("/proc/self/uid_map", map);
+	if (r < 0)
+		return r;
+	(void)sandbox_write("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof map, "%u %u 1\n", gid, gid);
+	return sandbox_write("/proc/self/gid_map", map);
 }

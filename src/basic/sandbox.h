@@ -15,6 +15,12 @@ int sandbox_drop_privileges(void);
 int sandbox_keep_capabilities(void);
 int sandbox_keep_no_capabilities(void);
 
+/*
+ * A user namespace in which we stay ourselves, and what else FLAGS (CLONE_NEW…, CLONE_NEWUSER among them) say: there an
+ * ordinary user may make the other kinds, too. 0 or -errno.
+ */
+int sandbox_enter_user_namespace(int flags);
+
 /* The kernel's Landlock ABI (landlock(7)); 0: it has none, or it is switched off. */
 int sandbox_landlock_abi(void);
 

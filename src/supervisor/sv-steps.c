@@ -24,6 +24,7 @@
 #include "initramfs.h"
 #include "log.h"
 #include "path.h"
+#include "sandbox.h"
 #include "sockun.h"
 #include "spawn.h"
 #include "str.h"
@@ -366,34 +367,6 @@ static void undo_sockets(struct sv *sv)
 	sv->vsock_fd = fd_close(sv->vsock_fd);
 }
 
-static int write_map(const char *path, const char *text)
-{
-	CLEANUP_CLOSE int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	return fd_write_all(fd, text, strlen(text));
-}
-
-/* As an ordinary user a PID namespace needs a user namespace around it, in which we stay ourselves. */
-static int enter_user_namespace(void)
-{
-	uid_t uid = getuid();
-	gid_t gid = getgid();
-	char map[64];
-	int r;
-
-	if (unshare(CLONE_NEWUSER) < 0)
-		return -errno;
-	snprintf(map, sizeof map, "%u %u 1\n", uid, uid);
-	r = write_map("/proc/self/uid_map", map);
-	if (r < 0)
-		return r;
-	(void)write_map("/proc/self/setgroups", "deny");
-	snprintf(map, sizeof map, "%u %u 1\n", gid, gid);
-	return write_map("/proc/self/gid_map", map);
-}
-
 /* The program that is PID 1 in the namespace: ends when the life pipe does, and all others with it. */
 static int start_namespace_init(struct sv *sv)
 {
@@ -416,7 +389,7 @@ static int start_namespace_init(struct sv *sv)
 
 static int do_namespace(struct sv *sv, const struct vm_step *step, char **ret_reason)
 {
-	int r = geteuid() == 0 ? 0 : enter_user_namespace();
+	int r = geteuid() == 0 ? 0 : sandbox_enter_user_namespace(CLONE_NEWUSER);
 
 	if (r == 0 && unshare(CLONE_NEWPID) < 0)
 		r = -errno;
