@@ -230,6 +230,39 @@ int store_blob_link(struct store *s, int fd, const char *digest)
 	return 1;
 }
 
+static bool store_blob_is_good(struct store *s, int fd, const char *digest)
+{
+	struct store_blob_note now;
+
+	return store_blob_describe(fd, &now) == 0 && store_blob_is_noted(s, digest + 7, &now);
+}
+
+/* A name more changes the time that was noted; it is noted again, and need not be hashed for that. */
+int store_lend_blob(struct store *s, const char *digest, int fd, int dir)
+{
+	bool good = store_blob_is_good(s, fd, digest);
+	char from[FD_PATH_MAX];
+
+	assert(oci_digest_is_valid(digest));
+	/* of an earlier life that was killed */
+	(void)unlinkat(dir, digest + 7, 0);
+	if (linkat(AT_FDCWD, fd_path(fd, from), dir, digest + 7, AT_SYMLINK_FOLLOW) < 0)
+		return -errno;
+	if (good)
+		store_blob_note(s, fd, digest);
+	return 0;
+}
+
+void store_unlend_blob(struct store *s, const char *digest, int dir)
+{
+	CLEANUP_CLOSE int fd =
+		openat(dir, digest + 7, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	bool good = fd >= 0 && store_blob_is_good(s, fd, digest);
+
+	if (unlinkat(dir, digest + 7, 0) == 0 && good)
+		store_blob_note(s, fd, digest);
+}
+
 void store_blob_unlink(struct store *s, const char *digest)
 {
 	unlinkat(s->blobs, digest + 7, 0);

@@ -56,3 +56,11 @@ void store_kernel_finish(struct store_kernel *k);
 
 /* Opens a blob read-only after its check. -EBADMSG with *RET_REASON (heap): it is not what it was. */
 int store_open_blob(struct store *s, const char *digest, char **ret_reason);
+
+/*
+ * Gives DIGEST, open in FD, a second name below the directory DIR of the same file system: its hex digits. So who may not
+ * pass through the store finds it, and it stays when it is removed from the store. Then takes it away again. -EXDEV:
+ * DIR is elsewhere.
+ */
+int store_lend_blob(struct store *s, const char *digest, int fd, int dir);
+void store_unlend_blob(struct store *s, const char *digest, int dir);

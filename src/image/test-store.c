@@ -295,6 +295,49 @@ static void checks_names(void **state)
 	assert_null(oci_name_problem(longest));
 }
 
+/* The note that a blob was checked, for the file as it is now. */
+static bool is_noted(struct fixture *f, const char *digest)
+{
+	CLEANUP_FREE char *note = str_printf("%s/store/verified/%s", f->path, digest + 7);
+	CLEANUP_FREE char *blob = blob_path(f, digest), *text = NULL, *time = NULL;
+	struct stat st;
+
+	if (stat(blob, &st) < 0 || file_read_at(AT_FDCWD, note, 4096, &text, NULL) < 0)
+		return false;
+	time = str_printf(" %lld.%09ld ", (long long)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+	return strstr(text, time);
+}
+
+/* A second name changes the time of the file, and what was known of it stays known; what was not, does not become so. */
+static void lends(void **state)
+{
+	struct fixture *f = *state;
+	char layer[STORE_DIGEST_MAX + 1];
+	CLEANUP_FREE char *reason = NULL;
+	CLEANUP_CLOSE int fd = -EBADF, dir = file_mkdir_at(f->state, "lent", 0700);
+
+	add_image(f, "a", "lent and given back", "", layer);
+	fd = store_open_blob(f->s, layer, &reason);
+	assert_true(fd >= 0);
+	for (int i = 0; i < 2; i++) { /* the second time over one that is left */
+		assert_int_equal(store_lend_blob(f->s, layer, fd, dir), 0);
+		assert_int_equal(faccessat(dir, layer + 7, R_OK, 0), 0);
+		assert_true(is_noted(f, layer));
+	}
+	store_unlend_blob(f->s, layer, dir);
+	store_unlend_blob(f->s, layer, dir);
+	assert_int_equal(faccessat(dir, layer + 7, F_OK, 0), -1);
+	assert_true(is_noted(f, layer));
+	assert_int_equal(fchmod(fd, 0644), 0);
+	assert_int_equal(store_lend_blob(f->s, layer, fd, dir), 0);
+	assert_false(is_noted(f, layer));
+	/* it outlives the store's own name, and leaves nothing there */
+	assert_int_equal(store_edit_remove(f->s, STORE_INDEX_IMAGE, "a", &reason), 0);
+	assert_int_equal(faccessat(dir, layer + 7, R_OK, 0), 0);
+	store_unlend_blob(f->s, layer, dir);
+	assert_int_equal(count(f, "verified"), 0);
+}
+
 #define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -308,6 +351,7 @@ int main(void)
 		CASE(says_when_the_index_is_damaged),
 		CASE(survives_odd_entries),
 		CASE(temporary_files_leave_nothing),
+		CASE(lends),
 		cmocka_unit_test(checks_names),
 	};
 

@@ -24,6 +24,7 @@
 #include "vm-service.h"
 #include "vm-spec.h"
 #include "vm-status.h"
+#include "vm-virtiofsd.h"
 
 static char top[] = "/tmp/uvms-test-vm-XXXXXX";
 
@@ -332,6 +333,63 @@ static void services(void **state)
 	assert_false(vm_accept_allows(NULL, "work", 9050));
 }
 
+static void mounts_in_a_status(void **state)
+{
+	struct vm_status s = { .state = strdup("running") }, t;
+	struct json_object *o;
+
+	assert_int_equal(vm_status_add_mount(&s, "/mnt/a", "share", "/srv", "mounted"), 0);
+	for (int i = 0; i < VM_STATUS_MOUNTS_MAX; i++) /* one too many is left out */
+		assert_int_equal(vm_status_add_mount(&s, "/b", "image", "b:1", "lost"), 0);
+	o = vm_status_to_json(&s);
+	assert_int_equal(vm_status_from_json(o, &t), 0);
+	assert_int_equal(t.n_mounts, VM_STATUS_MOUNTS_MAX);
+	assert_string_equal(t.mounts[0].path, "/mnt/a");
+	assert_string_equal(t.mounts[0].source, "/srv");
+	assert_string_equal(t.mounts[7].state, "lost");
+	json_object_put(o);
+	vm_status_finish(&t);
+	vm_status_drop_mounts(&s);
+	o = vm_status_to_json(&s);
+	assert_false(json_object_object_get_ex(o, "mounts", NULL));
+	json_object_object_add(o, "mounts", json_object_new_string("none"));
+	assert_int_equal(vm_status_from_json(o, &t), -EINVAL);
+	json_object_put(o);
+	vm_status_finish(&s);
+}
+
+static void which_virtiofsd(void **state)
+{
+	static const struct {
+		const char *said;
+		enum vm_virtiofsd which;
+	} cases[] = {
+		{ "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7)\nCopyright", VM_VIRTIOFSD_QEMU },
+		{ "virtiofsd 1.13.2\n", VM_VIRTIOFSD_RUST },
+		{ "virtiofsd backend 1.1.0\n", VM_VIRTIOFSD_RUST },
+		{ "virtiofsd\n", VM_VIRTIOFSD_UNKNOWN },
+		{ "virtiofsd backend\n", VM_VIRTIOFSD_UNKNOWN },
+		{ "", VM_VIRTIOFSD_UNKNOWN },
+		{ "error: unknown option", VM_VIRTIOFSD_UNKNOWN },
+	};
+	char *path = NULL;
+	const char *next;
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+		assert_int_equal(vm_virtiofsd_tell(cases[i].said), cases[i].which);
+	for (enum vm_virtiofsd v = VM_VIRTIOFSD_UNKNOWN; v <= VM_VIRTIOFSD_RUST; v++)
+		assert_int_equal(vm_virtiofsd_named(vm_virtiofsd_name(v)), v);
+	assert_non_null(vm_virtiofsd_fault(VM_VIRTIOFSD_UNKNOWN, &next));
+	assert_null(vm_virtiofsd_fault(VM_VIRTIOFSD_RUST, &next));
+	setenv(VM_VIRTIOFSD_ENV, "/nowhere/virtiofsd", 1);
+	assert_int_equal(vm_virtiofsd_find(&path), -ENOENT);
+	setenv(VM_VIRTIOFSD_ENV, "/bin/sh", 1);
+	assert_int_equal(vm_virtiofsd_find(&path), 0);
+	assert_string_equal(path, "/bin/sh");
+	free(path);
+	unsetenv(VM_VIRTIOFSD_ENV);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -344,6 +402,8 @@ int main(void)
 		cmocka_unit_test(lock_is_shared_by_inheritance),
 		cmocka_unit_test(numbers_are_kept_and_differ),
 		cmocka_unit_test(sweep),
+		cmocka_unit_test(mounts_in_a_status),
+		cmocka_unit_test(which_virtiofsd),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

@@ -55,14 +55,81 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(struct vm_status, boots, JSON_U32),
 };
 
+static const struct json_field mount_fields[] = {
+	JSON_FIELD(struct vm_status_mount, path, JSON_STR),
+	JSON_FIELD(struct vm_status_mount, kind, JSON_STR),
+	JSON_FIELD(struct vm_status_mount, source, JSON_STR),
+	JSON_FIELD(struct vm_status_mount, state, JSON_STR),
+};
+
+void vm_status_drop_mounts(struct vm_status *s)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(s->mounts); i++)
+		json_codec_release(mount_fields, ARRAY_SIZE(mount_fields), &s->mounts[i]);
+	s->n_mounts = 0;
+}
+
 void vm_status_finish(struct vm_status *s)
 {
+	vm_status_drop_mounts(s);
 	json_codec_release(status_fields, ARRAY_SIZE(status_fields), s);
+}
+
+int vm_status_add_mount(struct vm_status *s, const char *path, const char *kind, const char *source,
+	const char *state)
+{
+	struct vm_status_mount *m = &s->mounts[s->n_mounts];
+
+	if (s->n_mounts == ARRAY_SIZE(s->mounts))
+		return 0;
+	s->n_mounts++;
+	if (str_set(&m->path, path) < 0 || str_set(&m->kind, kind) < 0 ||
+		str_set(&m->source, source) < 0)
+		return -ENOMEM;
+	return str_set(&m->state, state);
+}
+
+static struct json_object *mounts_to_json(const struct vm_status *s)
+{
+	struct json_object *array = json_object_new_array();
+
+	for (size_t i = 0; array && i < s->n_mounts; i++) {
+		struct json_object *m =
+			json_codec_encode(mount_fields, ARRAY_SIZE(mount_fields), &s->mounts[i]);
+
+		if (m && json_object_array_add(array, m) == 0)
+			continue;
+		json_object_put(m);
+		json_object_put(array);
+		return NULL;
+	}
+	return array;
 }
 
 struct json_object *vm_status_to_json(const struct vm_status *s)
 {
-	return json_codec_encode(status_fields, ARRAY_SIZE(status_fields), s);
+	struct json_object *obj = json_codec_encode(status_fields, ARRAY_SIZE(status_fields), s);
+	struct json_object *mounts = obj && s->n_mounts > 0 ? mounts_to_json(s) : NULL;
+
+	if (!obj || s->n_mounts == 0)
+		return obj;
+	if (mounts && json_object_object_add(obj, "mounts", mounts) == 0)
+		return obj;
+	json_object_put(mounts);
+	json_object_put(obj);
+	return NULL;
+}
+
+static int mounts_from_json(struct json_object *array, struct vm_status *s)
+{
+	size_t n = json_object_is_type(array, json_type_array) ? json_object_array_length(array)
+							       : VM_STATUS_MOUNTS_MAX + 1;
+	int r = n > VM_STATUS_MOUNTS_MAX ? -EINVAL : 0;
+
+	for (size_t i = 0; r >= 0 && i < n; i++)
+		r = json_codec_decode(json_object_array_get_idx(array, i), mount_fields,
+			ARRAY_SIZE(mount_fields), &s->mounts[s->n_mounts++], NULL);
+	return r;
 }
 
 int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s)
@@ -78,9 +145,16 @@ int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s)
 int vm_status_from_json(struct json_object *obj, struct vm_status *ret)
 {
 	struct vm_status s = { 0 };
-	int r;
+	struct json_object *mounts = NULL;
+	int r = 0;
 
-	r = json_codec_decode(obj, status_fields, ARRAY_SIZE(status_fields), &s, NULL);
+	if (json_object_is_type(obj, json_type_object) &&
+		json_object_object_get_ex(obj, "mounts", &mounts)) {
+		r = mounts_from_json(mounts, &s);
+		json_object_object_del(obj, "mounts");
+	}
+	if (r >= 0)
+		r = json_codec_decode(obj, status_fields, ARRAY_SIZE(status_fields), &s, NULL);
 	if (r < 0) {
 		vm_status_finish(&s);
 		return r;

@@ -12,6 +12,16 @@
 struct json_object;
 struct vm_dirs;
 
+#define VM_STATUS_MOUNTS_MAX 8
+
+/* What was mounted in the guest while it ran. */
+struct vm_status_mount {
+	char *path;   /* owned, all: in the guest */
+	char *kind;   /* share, image */
+	char *source; /* the host's directory; the image */
+	char *state;  /* mounted, or what is wrong */
+};
+
 struct vm_status {
 	char *name;  /* owned, all strings */
 	char *state; /* starting, booting, running, stopping, stopped, failed */
@@ -47,10 +57,18 @@ struct vm_status {
 	uint32_t uid;
 	uint32_t exit_code;
 	uint32_t boots; /* resets of the guest included */
+	struct vm_status_mount mounts[VM_STATUS_MOUNTS_MAX];
+	size_t n_mounts;
 };
 
 void vm_status_finish(struct vm_status *s);
+
+/* Appends copies, or forgets all. 0 or -ENOMEM; no room is no error. */
+int vm_status_add_mount(struct vm_status *s, const char *path, const char *kind, const char *source,
+	const char *state);
+void vm_status_drop_mounts(struct vm_status *s);
 struct json_object *vm_status_to_json(const struct vm_status *s);
+/* OBJ is read, and then no longer whole. */
 int vm_status_from_json(struct json_object *obj, struct vm_status *ret);
 int vm_status_write_at(int dirfd, const char *name, const struct vm_status *s);
 int vm_status_read_at(int dirfd, const char *name, struct vm_status *ret);
