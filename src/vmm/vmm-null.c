@@ -172,6 +172,8 @@ static int null_operate(struct vmm *v, const struct vmm_op *op)
 		[VMM_OP_MEMORY] = "memory",
 		[VMM_OP_CPUS] = "cpus",
 		[VMM_OP_ADD_DISK] = "add-disk",
+		[VMM_OP_ADD_PMEM] = "add-pmem",
+		[VMM_OP_ADD_FS] = "add-fs",
 		[VMM_OP_REMOVE] = "remove",
 		[VMM_OP_SNAPSHOT] = "snapshot",
 		[VMM_OP_VSOCK_OUT] = "vsock-out",
@@ -199,7 +201,7 @@ const struct vmm_backend vmm_backend_null = {
 	.name = "null",
 	.caps = VMM_CAP_POWER_BUTTON | VMM_CAP_VSOCK_DEVICE | VMM_CAP_TCG | VMM_CAP_REBOOT_ENDS |
 		VMM_CAP_PAUSE | VMM_CAP_MEMORY | VMM_CAP_CPUS | VMM_CAP_DISKS | VMM_CAP_SNAPSHOT |
-		VMM_CAP_VSOCK_OUT,
+		VMM_CAP_VSOCK_OUT | VMM_CAP_PMEM_LIVE | VMM_CAP_FS_LIVE,
 	.program = "uvms-vmm-null",
 	.program_env = "UVMS_VMM_NULL",
 	.arguments = null_arguments,

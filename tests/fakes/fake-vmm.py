@@ -34,7 +34,7 @@ def call_home(stage, key):
     s = socket.socket(socket.AF_UNIX)
     s.connect("vsock/v_1023")
     c = wire.Conn(s)
-    c.send(wire.HELLO, struct.pack("<IB", 2 if "oldagent" in fake else 3, stage) + key + bytes(16))
+    c.send(wire.HELLO, struct.pack("<IB", 2 if "oldagent" in fake else 4, stage) + key + bytes(16))
     kind, _ = c.recv()
     return c if kind == wire.WELCOME else None
 
@@ -78,6 +78,16 @@ def on_stop(c):
     c.send(wire.DONE, struct.pack("<BI", wire.STOP, 5 if "refuse" in fake else 0))
     if "refuse" not in fake and "slow" not in fake:
         power_off()
+
+
+def on_mount(c, kind, payload):
+    """What is mounted is only noted; WORD-error=N is answered once, by the first of the kind."""
+    word = "mount" if kind == wire.MOUNT else "unmount"
+    print(word, payload.split(b"/", 1)[1].decode(), file=sys.stderr, flush=True)
+    errors = [w for w in fake if w.startswith(f"{word}-error=")]
+    fake.difference_update(errors)
+    if f"{word}-deaf" not in fake:
+        c.send(wire.DONE, struct.pack("<BI", kind, int(errors[0].split("=")[1]) if errors else 0))
 
 
 paused = out = False
@@ -160,11 +170,13 @@ def main():
                 c, was_out = agent(), False
         while c and (c.sock in ready or c.buf):
             ready = []
-            kind, _ = c.recv()
+            kind, payload = c.recv()
             if kind is None:
                 c = None
             elif kind == wire.STOP:
                 on_stop(c)
+            elif kind in (wire.MOUNT, wire.UNMOUNT):
+                on_mount(c, kind, payload)
             elif kind in (wire.CLOCK, wire.ENTROPY):
                 print("renewed:", "clock" if kind == wire.CLOCK else "entropy", file=sys.stderr, flush=True)
             elif kind in (wire.FREEZE, wire.THAW):
