@@ -7,10 +7,12 @@
 #include "cleanup.h"
 #include "doctor-package.h"
 #include "doctor-parse.h"
+#include "doctor-probe.h"
 #include "doctor.h"
 #include "file.h"
 #include "path.h"
 #include "str.h"
+#include "vm-virtiofsd.h"
 
 #define SUBIDS_NEEDED 65536
 
@@ -92,6 +94,25 @@ static void look_passt(const struct doctor_host *host, struct doctor_finding *f)
 	look_program(f, "passt", DOCTOR_WARNING, "no VM can have a network (--net=user, -p)");
 }
 
+static void look_virtiofsd(const struct doctor_host *host, struct doctor_finding *f)
+{
+	CLEANUP_FREE char *program = NULL, *line = NULL,
+			  *remedy = doctor_package_remedy("virtiofsd");
+	static const char use[] = "no directory can be shared (uvms attach --share)";
+	const char *fault, *next;
+
+	if (vm_virtiofsd_find(&program) < 0) {
+		doctor_found(f, DOCTOR_WARNING, remedy, "virtiofsd is not installed: %s", use);
+		return;
+	}
+	(void)doctor_probe_line(program, "--version", &line);
+	fault = vm_virtiofsd_fault(vm_virtiofsd_tell(str_or(line, "")), &next);
+	if (fault)
+		doctor_found(f, DOCTOR_WARNING, next, "%s: %s: %s", program, fault, use);
+	else
+		doctor_found(f, DOCTOR_OK, NULL, "%s (%s)", str_or(line, "?"), program);
+}
+
 const struct doctor_check doctor_image_checks[] = {
 	{ "mkfs.erofs", look_erofs },
 	{ "mmdebstrap", look_mmdebstrap },
@@ -100,5 +121,6 @@ const struct doctor_check doctor_image_checks[] = {
 	{ "umoci", look_umoci },
 	{ "mkfs.ext4", look_mkfs_ext4 },
 	{ "passt", look_passt },
+	{ "virtiofsd", look_virtiofsd },
 	{ 0 },
 };

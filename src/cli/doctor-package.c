@@ -29,6 +29,7 @@ static const struct {
 	{ "umoci", { "umoci", "umoci", "umoci", "umoci" } },
 	{ "skopeo", { "skopeo", "skopeo", "skopeo", "skopeo" } },
 	{ "passt", { "passt", "passt", "passt", "passt" } },
+	{ "virtiofsd", { "virtiofsd", "virtiofsd", "virtiofsd", "virtiofsd" } },
 };
 
 static const struct {

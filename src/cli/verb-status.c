@@ -115,6 +115,15 @@ static void print(const struct vm_status *s)
 	line("network", s->network);
 	for (char **v = s->attached; v && *v; v++)
 		line("attached", *v);
+	for (size_t i = 0; i < s->n_mounts; i++) {
+		const struct vm_status_mount *m = &s->mounts[i];
+		CLEANUP_FREE char *text =
+			str_printf("%s: %s %s%s%s", str_or(m->path, "?"), str_or(m->kind, "?"),
+				str_or(m->source, "?"), str_eq(m->state, "mounted") ? "" : ": ",
+				str_eq(m->state, "mounted") ? "" : str_or(m->state, "?"));
+
+		line("mounted", text);
+	}
 	line("restored", s->restored);
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);

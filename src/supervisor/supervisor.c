@@ -29,8 +29,10 @@
 #include "sv-plan.h"
 #include "sv-refresh.h"
 #include "sv-saved.h"
+#include "sv-share.h"
 #include "sv-tap.h"
 #include "sv-update.h"
+#include "sv-virtiofsd.h"
 #include "sv-vsockd.h"
 #include "sv-watch.h"
 #include "sv.h"
@@ -38,7 +40,7 @@
 #include "vmm-table.h"
 
 static int arg_client_fd = -EBADF, arg_resume_fd = -EBADF, arg_check_fd = -EBADF;
-static const char *arg_restore;
+static const char *arg_restore, *arg_share, *arg_share_at;
 static uint32_t arg_copy_fds;
 static bool arg_print_plan, arg_owned;
 static bool update_wanted;
@@ -78,6 +80,7 @@ static void sv_init(struct sv *sv)
 	sv_tap_init(sv);
 	sv_broker_init(sv);
 	sv_attach_init(sv);
+	sv_share_init(sv);
 	sv_snapshot_init(sv);
 }
 
@@ -250,6 +253,7 @@ static int usage(void)
 		"[--print-plan] NAME\n"
 		"       uvms-supervisor --resume-fd N | --check-resume-fd N NAME\n"
 		"       uvms-supervisor --copy-fds N NAME\n"
+		"       uvms-supervisor --share KIND:PROGRAM --share-at PLACE NAME\n"
 		"       uvms-supervisor --print-lifecycle | --print-backends | --version\n");
 	return 2;
 }
@@ -278,6 +282,8 @@ int main(int argc, char **argv)
 		{ "resume-fd", required_argument, NULL, 'r' },
 		{ "check-resume-fd", required_argument, NULL, 'k' },
 		{ "copy-fds", required_argument, NULL, 'f' },
+		{ "share", required_argument, NULL, 'd' },
+		{ "share-at", required_argument, NULL, 'a' },
 		{ "version", no_argument, NULL, 'v' },
 		{ 0 },
 	};
@@ -298,6 +304,8 @@ int main(int argc, char **argv)
 			if (parse_u32(optarg, VM_VOLUMES_MAX, &arg_copy_fds) < 0)
 				return usage();
 			break;
+		case 'd': arg_share = optarg; break;
+		case 'a': arg_share_at = optarg; break;
 		case 'o': arg_owned = true; break;
 		case 's': arg_restore = optarg; break;
 		case 'p': arg_print_plan = true; break;
@@ -313,6 +321,8 @@ int main(int argc, char **argv)
 		return end(argv[optind], resume(arg_resume_fd, argv[optind]));
 	if (arg_copy_fds > 0)
 		return sv_copy_run(arg_copy_fds) == 0 ? 0 : 1;
+	if (arg_share)
+		return sv_virtiofsd_become(arg_share, arg_share_at) == 0 ? 0 : 1;
 	if (arg_check_fd >= 0)
 		return check_resume(arg_check_fd, argv[optind]) == 0 ? 0 : 1;
 	return end(argv[optind], run(argv[optind]));

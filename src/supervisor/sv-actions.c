@@ -29,6 +29,7 @@
 #include "sv-link.h"
 #include "sv-net.h"
 #include "sv-plan.h"
+#include "sv-share.h"
 #include "sv-steps.h"
 #include "sv-update.h"
 #include "sv-vmm.h"
@@ -172,6 +173,7 @@ static void do_ready(struct sv *sv)
 	if (sv->status.ready_usec == 0)
 		sv->status.ready_usec = clock_usec(CLOCK_REALTIME);
 	sv_link_again(sv);
+	sv_share_again(sv);
 }
 
 static void do_renew(struct sv *sv)
@@ -204,6 +206,7 @@ static void do_ask_agent(struct sv *sv, enum sv_state last)
 	if (last != SV_STOP_AGENT) {
 		sd_notify(0, "STOPPING=1");
 		sv_vsockd_ping(sv); /* dead or silent, it would freeze the VMM */
+		sv_share_wake(sv);
 		set_deadline(sv, sv->stop_timeout_usec);
 	}
 	if (sv_snapshot_is_under_way(sv)) {
@@ -231,6 +234,7 @@ static void do_press_button(struct sv *sv)
 	log_warning(
 		"%s: the agent did not stop the guest: pressing its power button", sv->spec.name);
 	sv_vsockd_ping(sv);
+	sv_share_wake(sv);
 	if (vmm_power_button(sv->vmm) < 0)
 		sv_happen(sv, SV_DEADLINE, NULL);
 }

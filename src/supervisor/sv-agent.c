@@ -45,8 +45,9 @@ struct agent_home {
 	sd_event_source *io, *timer; /* owned */
 	int fd;                      /* owned */
 	bool proven;
-	uint32_t version; /* of the agent's wire, from HELLO */
-	uint32_t n_links; /* NETWORK was sent so often, and its DONE has not come */
+	uint32_t version;  /* of the agent's wire, from HELLO */
+	uint32_t n_links;  /* NETWORK was sent so often, and its DONE has not come */
+	uint32_t n_mounts; /* the same of MOUNT and UNMOUNT */
 	struct inbuf in;
 };
 
@@ -137,14 +138,6 @@ static bool secrets_equal(const uint8_t *a, const uint8_t *b)
 	return difference == 0;
 }
 
-static uint64_t realtime_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_REALTIME, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 /* The log of this process is a plain file: what a guest can make it say is counted, then dropped. */
 static void agent_log(struct sv_agent *a, enum log_level level, const char *text)
 {
@@ -159,6 +152,7 @@ static void agent_called(struct sv_agent *a)
 {
 	sv_snapshot_agent_called(a->sv);
 	sv_link_agent_called(a->sv);
+	sv_share_agent_called(a->sv);
 }
 
 /* -EPERM: close it. */
@@ -176,7 +170,7 @@ static int home_on_hello(struct agent_home *h, const struct agent_wire_msg *m)
 	h->proven = true;
 	h->version = m->hello.version;
 	sd_event_source_set_enabled(h->timer, SD_EVENT_OFF);
-	welcome.welcome.realtime_ns = realtime_ns();
+	welcome.welcome.realtime_ns = clock_usec(CLOCK_REALTIME) * 1000;
 	if (getrandom(welcome.welcome.seed, AGENT_WIRE_SEED, 0) != AGENT_WIRE_SEED)
 		return -EIO;
 	if (m->hello.stage == AGENT_STAGE_AGENT) {
@@ -224,8 +218,16 @@ static void home_on_link(struct agent_home *h, uint32_t error)
 	sv_link_told(h->agent->sv, (int)error);
 }
 
+static void home_on_mount(struct agent_home *h, uint32_t error)
+{
+	if (h->n_mounts > 0 && --h->n_mounts == 0)
+		sv_share_told(h->agent->sv, (int)MIN(error, (uint32_t)AGENT_ERRNO_MAX));
+}
+
 static int home_on_done(struct agent_home *h, const struct agent_wire_msg *m)
 {
+	if (m->done.request == AGENT_WIRE_MOUNT || m->done.request == AGENT_WIRE_UNMOUNT)
+		home_on_mount(h, m->done.error);
 	if (m->done.request == AGENT_WIRE_NETWORK)
 		home_on_link(h, m->done.error);
 	if (m->done.request == AGENT_WIRE_FREEZE || m->done.request == AGENT_WIRE_THAW)
@@ -409,11 +411,22 @@ int sv_agent_renew(struct sv_agent *a)
 	return r < 0 ? r : home_send(a->control, &entropy);
 }
 
-int sv_agent_can_link(const struct sv_agent *a)
+int sv_agent_can(const struct sv_agent *a, uint32_t version)
 {
 	if (!a || !a->control)
 		return -ENOTCONN;
-	return a->control->version < AGENT_WIRE_VERSION_NETWORK ? -EOPNOTSUPP : 0;
+	return a->control->version < version ? -EOPNOTSUPP : 0;
+}
+
+int sv_agent_mount(struct sv_agent *a, const struct agent_wire_msg *m)
+{
+	int r = sv_agent_can(a, AGENT_WIRE_VERSION_MOUNT);
+
+	if (r == 0)
+		r = home_send(a->control, m);
+	if (r == 0)
+		a->control->n_mounts++;
+	return r;
 }
 
 int sv_agent_link(struct sv_agent *a)
@@ -437,11 +450,9 @@ int sv_agent_link(struct sv_agent *a)
 int sv_agent_hold(struct sv_agent *a, bool hold)
 {
 	const struct agent_wire_msg m = { .type = hold ? AGENT_WIRE_FREEZE : AGENT_WIRE_THAW };
+	int r = sv_agent_can(a, AGENT_WIRE_VERSION_FREEZE);
 
-	if (!a->control)
-		return -ENOTCONN;
-	return a->control->version < AGENT_WIRE_VERSION_FREEZE ? -EOPNOTSUPP
-							       : home_send(a->control, &m);
+	return r < 0 ? r : home_send(a->control, &m);
 }
 
 static void opening_free(struct agent_opening *o)

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct agent_wire_msg;
 struct sv;
 struct sv_agent;
 struct control_call;
@@ -32,12 +33,14 @@ int sv_agent_stop(struct sv_agent *a, uint64_t deadline_usec);
 /* Tells the guest the time of day and gives it fresh entropy. 0, or -ENOTCONN: its channel is not there. */
 int sv_agent_renew(struct sv_agent *a);
 
-/*
- * Whether it can set up an interface that comes; has it do so: sv_link_told(). 0; -ENOTCONN: its channel is not there;
- * -EOPNOTSUPP: it is of a version that cannot.
- */
-int sv_agent_can_link(const struct sv_agent *a);
+/* Whether it speaks VERSION of the wire. 0; -ENOTCONN: its channel is not there; -EOPNOTSUPP: it does not. */
+int sv_agent_can(const struct sv_agent *a, uint32_t version);
+
+/* Has it set up an interface that comes: sv_link_told(). 0 or as above. */
 int sv_agent_link(struct sv_agent *a);
+
+/* Sends M, MOUNT or UNMOUNT: sv_share_told(). 0 or as above. */
+int sv_agent_mount(struct sv_agent *a, const struct agent_wire_msg *m);
 
 /*
  * FREEZE, or THAW: sv_snapshot_told() gets the answer. 0; -ENOTCONN: its channel is not there; -EOPNOTSUPP: it is of a

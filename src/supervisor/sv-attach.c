@@ -25,10 +25,21 @@ static struct sv_disk *disk_find(struct sv *sv, const char *name)
 	return NULL;
 }
 
+static bool slot_is_free(const struct sv *sv, size_t slot)
+{
+	if (sv->disks[slot].fd >= 0 || (sv->link.attached && sv->link.slot == slot))
+		return false;
+	for (size_t i = 0; i < ARRAY_SIZE(sv->shares); i++) {
+		if (sv->shares[i].kind != SV_SHARE_NONE && sv->shares[i].slot == slot)
+			return false;
+	}
+	return true;
+}
+
 int sv_attach_slot(const struct sv *sv)
 {
 	for (size_t i = 0; i < sv->spec.hotplug_slots; i++) {
-		if (sv->disks[i].fd < 0 && !(sv->link.attached && sv->link.slot == i))
+		if (slot_is_free(sv, i))
 			return (int)i;
 	}
 	return -ENOSPC;
@@ -133,7 +144,7 @@ void sv_attach_ask(struct sv *sv, struct control_call *call, const char *name)
 	if (vm_volume_check_name(name) < 0 || strlen(name) > VMM_SERIAL_MAX)
 		refuse(call, -EINVAL, "a volume that is attached has a name of at most 20 bytes",
 			NULL);
-	else if (sv->change.busy)
+	else if (sv->change.busy || sv_share_is_under_way(sv))
 		refuse(call, -EBUSY, "another change is under way: try again", NULL);
 	else if (disk_find(sv, name))
 		refuse(call, -EBUSY, "it is attached already", NULL);

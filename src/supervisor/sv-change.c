@@ -82,6 +82,7 @@ static int begin(struct sv *sv, struct control_call *call, const struct vmm_op *
 
 	if (c->busy)
 		return -EBUSY;
+	sv_share_wake(sv); /* stopped, it would hold up the VMM */
 	c->op = *asked;
 	c->op.boot_bytes = sv->spec.memory_bytes;
 	r = vmm_operate(sv->vmm, &c->op, on_done, sv);
@@ -117,7 +118,7 @@ static char *size_fault(const struct sv *sv, const struct vmm_op *op)
 bool sv_change_is_under_way(const struct sv *sv)
 {
 	return sv->refresh.call || sv->refresh.done || sv->change.busy || sv->link.call ||
-	       sv_snapshot_is_under_way(sv);
+	       sv_share_is_under_way(sv) || sv_snapshot_is_under_way(sv);
 }
 
 /* 0, or why OP is refused before anything is touched; *RET_WHAT on the heap. */

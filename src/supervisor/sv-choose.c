@@ -13,6 +13,7 @@
 #include "file.h"
 #include "sandbox.h"
 #include "str.h"
+#include "sv-lend.h"
 #include "sv.h"
 
 /* The best one first. */
@@ -160,19 +161,23 @@ int sv_choose_landlock_dirs(const struct sv *sv, char ***ret)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return strv_pushf(ret, "%s/vms/%s/" SV_LENT, sv->dirs.state, sv->spec.name);
 }
 
 int sv_choose_landlock_make(const struct sv *sv)
 {
+	int fd;
+
 	for (size_t i = 0; i < ARRAY_SIZE(landlock_dirs); i++) {
-		int fd = vm_dirs_open_state(&sv->dirs, landlock_dirs[i]);
+		fd = vm_dirs_open_state(&sv->dirs, landlock_dirs[i]);
 
 		if (fd < 0)
 			return fd;
 		fd_close(fd);
 	}
-	return 0;
+	fd = sv_lend_open(sv);
+	fd_close(fd);
+	return fd < 0 ? fd : 0;
 }
 
 /* userfaultfd(2): for everybody, or by a device that the VM's own user may open. An ACL for root's VMs is not seen. */

@@ -24,7 +24,7 @@ bool sv_choose_on_demand(const struct sv *sv, const char **ret_reason);
 bool sv_choose_landlock(const struct sv *sv);
 
 /*
- * Where the volumes are that may be attached, and the snapshots (strv, owned by the caller; they may be missing): a
+ * Where the volumes are that may be attached, the snapshots, and the layers that are lent to it (sv-lend; strv, owned by the caller; they may be missing): a
  * VMM confined by Landlock opens these by path. What is the VM's there is so by its owner.
  */
 int sv_choose_landlock_dirs(const struct sv *sv, char ***ret);

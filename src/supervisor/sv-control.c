@@ -18,6 +18,7 @@
 #include "sv-console.h"
 #include "sv-link.h"
 #include "sv-service.h"
+#include "sv-share.h"
 #include "sv.h"
 #include "vm-publish.h"
 
@@ -53,10 +54,14 @@ static const char description[] =
 	"# meanwhile, and then goes on, or the VM is ended\n"
 	"method Snapshot(snapshot: string, stop: ?bool) -> ()\n"
 	"# A volume that is there becomes a disk of the guest, with its name as serial number; or "
-	"a network comes\n"
-	"method Attach(volume: ?string, net: ?string, publish: ?[]string) -> ()\n"
-	"# And goes, once the guest has given it up\n"
-	"method Detach(volume: ?string, net: ?string) -> ()\n"
+	"a network comes;\n"
+	"# or a directory of the host, or the files of an image, are mounted at a path of the "
+	"guest\n"
+	"method Attach(volume: ?string, net: ?string, publish: ?[]string, share: ?string, image: "
+	"?string,\n"
+	"  path: ?string) -> ()\n"
+	"# And goes, once the guest has given it up; share and image are paths of the guest\n"
+	"method Detach(volume: ?string, net: ?string, share: ?string, image: ?string) -> ()\n"
 	"# Goes on as the program that is installed now; answered by that one\n"
 	"method Refresh(program: ?string) -> (from: string, to: string, vsock: string)\n"
 	"\n"
@@ -272,26 +277,35 @@ static void method_pause(struct control_call *call, struct json_object *p, void 
 	sv_change_ask(userdata, call, &(struct vmm_op){ .kind = VMM_OP_PAUSE }, NULL);
 }
 
-/* Either a volume, or the network (the only kind of which is "user"). */
+/* One of a volume, the network (the only kind of which is "user"), a shared directory and an image. */
 struct attach_parameters {
 	char *volume, *net, **publish;
+	char *share, *image, *path;
 };
 
 static const struct json_field attach_fields[] = {
 	JSON_FIELD(struct attach_parameters, volume, JSON_STR, .max = VM_VOLUME_NAME_MAX),
 	JSON_FIELD(struct attach_parameters, net, JSON_STR, .max = 16),
 	JSON_FIELD(struct attach_parameters, publish, JSON_STRV, .max = VM_PUBLISH_MAX),
+	JSON_FIELD(struct attach_parameters, share, JSON_STR, .max = 4095),
+	JSON_FIELD(struct attach_parameters, image, JSON_STR, .max = 4095),
+	JSON_FIELD(struct attach_parameters, path, JSON_STR, .max = 4095),
 };
 
-/* False: CALL is answered. */
+/* False: CALL is answered. AT: a share or an image comes with its path. */
 static bool attach_decode(
-	struct control_call *call, struct json_object *p, struct attach_parameters *ret)
+	struct control_call *call, struct json_object *p, bool at, struct attach_parameters *ret)
 {
+	const struct attach_parameters *a = ret;
+
 	if (p && json_codec_decode(p, attach_fields, ARRAY_SIZE(attach_fields), ret, NULL) >= 0 &&
-		!ret->volume == str_eq(ret->net, "user") && (ret->net || !ret->publish))
+		!!a->volume + !!a->net + !!a->share + !!a->image == 1 &&
+		(!a->net || str_eq(a->net, "user")) && (a->net || !a->publish) &&
+		!a->path != (at && (a->share || a->image)))
 		return true;
-	control_call_error(
-		call, -EINVAL, control_error_words("volume: a name, or net: \"user\"", NULL, NULL));
+	control_call_error(call, -EINVAL,
+		control_error_words(
+			"one of volume: a name, net: \"user\", share and image", NULL, NULL));
 	return false;
 }
 
@@ -299,11 +313,14 @@ static void method_attach(struct control_call *call, struct json_object *p, void
 {
 	struct attach_parameters a = { 0 };
 
-	if (attach_decode(call, p, &a)) {
+	if (attach_decode(call, p, true, &a)) {
 		if (a.volume)
 			sv_attach_ask(userdata, call, a.volume);
-		else
+		else if (a.net)
 			sv_link_attach_consume(userdata, call, TAKE_PTR(a.publish));
+		else
+			sv_share_attach(
+				userdata, call, &(struct sv_share_ask){ a.share, a.image, a.path });
 	}
 	json_codec_release(attach_fields, ARRAY_SIZE(attach_fields), &a);
 }
@@ -312,11 +329,13 @@ static void method_detach(struct control_call *call, struct json_object *p, void
 {
 	struct attach_parameters a = { 0 };
 
-	if (attach_decode(call, p, &a)) {
+	if (attach_decode(call, p, false, &a)) {
 		if (a.volume)
 			sv_detach_ask(userdata, call, a.volume);
-		else
+		else if (a.net)
 			sv_link_detach(userdata, call);
+		else
+			sv_share_detach(userdata, call, a.share ? a.share : a.image, a.image);
 	}
 	json_codec_release(attach_fields, ARRAY_SIZE(attach_fields), &a);
 }
@@ -408,6 +427,7 @@ static void control_on_gone(struct control_call *call, void *userdata)
 	sv_refresh_forget(sv, call);
 	sv_change_forget(sv, call);
 	sv_link_forget(sv, call);
+	sv_share_forget(sv, call);
 	sv_snapshot_forget(sv, call);
 }
 

@@ -181,7 +181,7 @@ static void link_attach(struct sv *sv, struct control_call *call, char **publish
 void sv_link_attach_consume(struct sv *sv, struct control_call *call, char **publish)
 {
 	CLEANUP(strv_freep) char **ports = publish;
-	int slot = sv_attach_slot(sv), can = sv_agent_can_link(sv->agent);
+	int slot = sv_attach_slot(sv), can = sv_agent_can(sv->agent, AGENT_WIRE_VERSION_NETWORK);
 
 	if (!(vmm_backend_caps(sv->backend) & VMM_CAP_NET_LIVE))
 		refuse(call, -EOPNOTSUPP,

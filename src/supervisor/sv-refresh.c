@@ -72,9 +72,13 @@ static const char *refresh_hindrance(const struct sv *sv)
 		return "its uvms-tapd is stopped (SIGSTOP)";
 	if (sv->broker.child.is_stopped)
 		return "its uvms-broker is stopped (SIGSTOP)";
+	for (size_t i = 0; i < ARRAY_SIZE(sv->shares); i++) {
+		if (sv->shares[i].child.is_stopped)
+			return "its virtiofsd is stopped (SIGSTOP)";
+	}
 	if (sv->vsockd.pinging)
 		return "uvms-vsockd does not answer";
-	if (sv->change.busy || sv->link.call || sv_snapshot_is_under_way(sv))
+	if (sv->change.busy || sv->link.call || sv->sharing.share || sv_snapshot_is_under_way(sv))
 		return "it is being changed";
 	if (sv_handover_is_under_way(sv))
 		return "uvms-vsockd is being replaced";

@@ -86,6 +86,24 @@ static const struct json_field disk_fields[] = {
 	F(disk, gone, JSON_BOOL),
 };
 
+static const struct json_field share_fields[] = {
+	F(share, place, JSON_U32, .max = VM_STATUS_MOUNTS_MAX - 1),
+	F(share, kind, JSON_U32, .max = 2),
+	F(share, path, JSON_STR),
+	F(share, source, JSON_STR),
+	F(share, digest, JSON_STR, .max = 80),
+	F(share, program, JSON_STR),
+	F(share, fault, JSON_STR),
+	F(share, which, JSON_STR, .max = 16),
+	F(share, fd, JSON_FD),
+	F(share, listen_fd, JSON_FD),
+	F(share, bytes, JSON_U64),
+	F(share, slot, JSON_U32, .max = VM_HOTPLUG_SLOTS_MAX - 1),
+	F(share, restarts, JSON_U32),
+	F(share, gone, JSON_BOOL),
+	F(share, lost, JSON_BOOL),
+};
+
 static const struct json_field slot_fields[] = {
 	F(slot, slot, JSON_U32, .max = KEEPER_SLOTS - 1),
 	F(slot, fd, JSON_FD),
@@ -181,6 +199,7 @@ static const struct section {
 	MANY(connection, connections),
 	MANY(waiter, waiters),
 	MANY(disk, disks),
+	MANY(share, shares),
 };
 
 static size_t section_count(const struct section *k, const struct sv_saved *s)
@@ -450,6 +469,23 @@ static int check_fds(const struct sv_saved *s, struct notes *t, bool here)
 	return r;
 }
 
+/* Each has its own place, and what it is made of. */
+static int check_shares(const struct sv_saved *s)
+{
+	uint64_t places = 0;
+
+	for (size_t i = 0; i < s->n_shares; i++) {
+		const struct sv_saved_share *share = &s->shares[i];
+
+		if (places >> share->place & 1 || share->kind == 0 || share->fd < 0 ||
+			!share->path || !share->source ||
+			!(share->kind == 1 ? share->program : share->digest))
+			return -EBADMSG;
+		places |= 1ull << share->place;
+	}
+	return 0;
+}
+
 /* What has to be there, and what has to be in range of something else. */
 static int check_whole(const struct sv_saved *s)
 {
@@ -477,7 +513,7 @@ static int check_whole(const struct sv_saved *s)
 		if (s->waiters[i].connection >= s->n_connections || !s->waiters[i].what)
 			return -EBADMSG;
 	}
-	return 0;
+	return check_shares(s);
 }
 
 static int check_version(struct json_object *root, char **ret_reason)

@@ -38,7 +38,8 @@ enum {
 	SV_SAVED_NET,
 	SV_SAVED_TAP,
 	SV_SAVED_BROKER,
-	SV_SAVED_CHILDREN,
+	SV_SAVED_SHARE, /* and those behind it: one for each place in the table */
+	SV_SAVED_CHILDREN = SV_SAVED_SHARE + VM_STATUS_MOUNTS_MAX,
 };
 
 struct sv_saved_self {
@@ -128,6 +129,16 @@ struct sv_saved_disk {
 	bool gone;
 };
 
+struct sv_saved_share {
+	uint32_t place, kind; /* enum sv_share_kind */
+	char *path, *source, *digest, *program, *fault;
+	char *which; /* vm_virtiofsd_name() */
+	int fd, listen_fd;
+	uint64_t bytes;
+	uint32_t slot, restarts;
+	bool gone, lost;
+};
+
 struct sv_saved_waiter {
 	uint32_t connection; /* index */
 	char *what;
@@ -154,7 +165,9 @@ struct sv_saved {
 	struct sv_saved_connection connections[SV_SAVED_CONNECTIONS];
 	struct sv_saved_waiter waiters[SV_SAVED_CONNECTIONS];
 	struct sv_saved_disk disks[VM_HOTPLUG_SLOTS_MAX];
+	struct sv_saved_share shares[VM_STATUS_MOUNTS_MAX];
 	size_t n_children, n_steps, n_slots, n_clients, n_homes, n_connections, n_waiters, n_disks;
+	size_t n_shares;
 	struct vm_spec spec;
 	struct vm_status status;
 };

@@ -103,6 +103,14 @@ static char *hindrance(const struct sv *sv)
 		return strdup(
 			"a snapshot of a VM with volumes that were attached while it ran: not "
 			"supported yet");
+	for (size_t i = 0; i < ARRAY_SIZE(sv->shares); i++) {
+		const struct sv_share *share = &sv->shares[i];
+
+		if (share->kind != SV_SHARE_NONE)
+			return str_printf("a snapshot with %s at %s: not supported",
+				share->kind == SV_SHARE_DIR ? "a shared directory" : "an image",
+				share->path);
+	}
 	/* told by its command line, it has those of the specification when it is restored */
 	if (!(caps & VMM_CAP_API) && (sv->status.cpus != sv->spec.cpus ||
 					     sv->status.memory_bytes != sv->spec.memory_bytes))

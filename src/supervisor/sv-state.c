@@ -1,5 +1,6 @@
 #include "sv-state.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include "sv-dialed.h"
 #include "sv-plan.h"
 #include "sv-saved.h"
+#include "sv-virtiofsd.h"
 #include "sv-vmm.h"
 #include "sv-vsockd.h"
 #include "sv.h"
@@ -225,20 +227,61 @@ static int save_disks(const struct sv *sv, struct sv_saved *s)
 	return 0;
 }
 
+/* Those that can be in a refresh: not in the middle of a change. */
+static int save_shares(const struct sv *sv, struct sv_saved *s)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < ARRAY_SIZE(sv->shares); i++) {
+		const struct sv_share *from = &sv->shares[i];
+		struct sv_saved_share *to = &s->shares[s->n_shares];
+
+		if (from->kind == SV_SHARE_NONE)
+			continue;
+		s->n_shares++;
+		*to = (struct sv_saved_share){ .place = (uint32_t)i,
+			.kind = from->kind,
+			.fd = from->fd,
+			.listen_fd = from->listen_fd,
+			.bytes = from->bytes,
+			.slot = from->slot,
+			.restarts = from->restarts,
+			.gone = from->gone,
+			.lost = from->lost };
+		r = str_set(&to->path, from->path);
+		r = r < 0 ? r : str_set(&to->source, from->source);
+		r = r < 0 ? r : str_set(&to->digest, from->digest);
+		r = r < 0 ? r : str_set(&to->program, from->program);
+		r = r < 0 ? r : str_set(&to->fault, from->fault);
+		r = r < 0 ? r : str_set(&to->which, vm_virtiofsd_name(from->which));
+	}
+	return r;
+}
+
+static const struct sv_child *nth_child(const struct sv *sv, size_t i)
+{
+	const struct sv_child *children[] = { &sv->vmm_child, &sv->vsockd.child,
+		&sv->namespace_child, &sv->net_child, &sv->tap.child, &sv->broker.child };
+
+	static_assert(ARRAY_SIZE(children) == SV_SAVED_SHARE, "each has its place");
+	static_assert(SV_SHARES_MAX == SV_SAVED_CHILDREN - SV_SAVED_SHARE, "so have they");
+	return i < SV_SAVED_SHARE ? children[i] : &sv->shares[i - SV_SAVED_SHARE].child;
+}
+
 static int save_parts(const struct sv *sv, const struct control_call *caller, struct sv_saved *s,
 	const char **ret_why)
 {
-	const struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child, &sv->tap.child, &sv->broker.child };
 	int r;
 
 	for (; s->n_children < SV_SAVED_CHILDREN; s->n_children++)
-		save_child(children[s->n_children], &s->children[s->n_children]);
+		save_child(nth_child(sv, s->n_children), &s->children[s->n_children]);
 	save_vsockd(&sv->vsockd, s);
 	save_console(sv->console, s);
 	s->tap = (struct sv_saved_tap){ sv->tap.link_fd, sv->tap.stream_fd, sv->tap.restarts };
 	*ret_why = "something else is under way";
 	r = save_disks(sv, s);
+	if (r >= 0)
+		r = save_shares(sv, s);
 	if (r < 0)
 		return r;
 	r = save_self(sv, &s->self);
@@ -503,12 +546,10 @@ static int load_control(struct sv *sv, const struct sv_saved *s, struct control_
 
 static int load_children(struct sv *sv, const struct sv_saved *s)
 {
-	struct sv_child *children[SV_SAVED_CHILDREN] = { &sv->vmm_child, &sv->vsockd.child,
-		&sv->namespace_child, &sv->net_child, &sv->tap.child, &sv->broker.child };
 	int r = 0;
 
 	for (size_t i = 0; r >= 0 && i < SV_SAVED_CHILDREN; i++)
-		r = load_child(children[i], &s->children[i]);
+		r = load_child((struct sv_child *)nth_child(sv, i), &s->children[i]);
 	return r;
 }
 
@@ -521,6 +562,31 @@ static void load_disks(struct sv *sv, const struct sv_saved *s)
 			.fd = s->disks[i].fd, .slot = s->disks[i].slot, .gone = s->disks[i].gone
 		};
 		snprintf(d->name, sizeof d->name, "%s", str_or(s->disks[i].name, ""));
+	}
+}
+
+static void load_shares(struct sv *sv, struct sv_saved *s)
+{
+	for (size_t i = 0; i < s->n_shares; i++) {
+		struct sv_saved_share *from = &s->shares[i];
+		struct sv_share *to = &sv->shares[from->place];
+
+		to->kind = (enum sv_share_kind)from->kind;
+		to->path = TAKE_PTR(from->path);
+		to->source = TAKE_PTR(from->source);
+		to->digest = TAKE_PTR(from->digest);
+		to->program = TAKE_PTR(from->program);
+		to->fault = TAKE_PTR(from->fault);
+		to->which = vm_virtiofsd_named(from->which);
+		to->fd = from->fd;
+		to->listen_fd = from->listen_fd;
+		to->bytes = from->bytes;
+		to->slot = from->slot;
+		to->restarts = from->restarts;
+		to->gone = from->gone;
+		to->lost = from->lost;
+		if (to->lost)
+			sv_virtiofsd_hang_up(sv, to);
 	}
 }
 
@@ -537,6 +603,7 @@ int sv_state_load(struct sv *sv, struct sv_saved *s, struct control_call **ret_c
 	if (r >= 0)
 		r = load_vsockd(sv, s);
 	load_disks(sv, s);
+	load_shares(sv, s);
 	sv->tap.link_fd = s->tap.link_fd;
 	sv->tap.stream_fd = s->tap.stream_fd;
 	sv->tap.restarts = s->tap.restarts;

@@ -21,7 +21,9 @@
 #include "sv-children.h"
 #include "sv-choose.h"
 #include "sv-console.h"
+#include "sv-lend.h"
 #include "sv-link.h"
+#include "sv-share.h"
 #include "sv-snapshot.h"
 #include "sv.h"
 
@@ -160,6 +162,7 @@ static void vmm_on_removed(struct sv *sv, const char *id)
 {
 	sv_attach_gone(sv, id);
 	sv_link_gone(sv, id);
+	sv_share_gone(sv, id);
 }
 
 static void on_vmm(struct vmm *vmm, enum vmm_event event, const char *detail, void *userdata)
@@ -273,6 +276,8 @@ int sv_vmm_start(struct sv *sv, const struct vm_step *step, char **ret_reason)
 	const char *const *argv = (const char *const *)step->args;
 	int r = sv_choose_landlock(sv) ? sv_choose_landlock_make(sv) : 0;
 
+	if (vmm_can(sv, VMM_CAP_API))
+		sv_lend_end(sv, NULL);
 	if (r == 0)
 		r = sv_snapshot_lend(sv, true);
 	if (r == 0)
@@ -323,4 +328,5 @@ void sv_vmm_stop(struct sv *sv)
 	vmm_destroy(TAKE_PTR(sv->vmm));
 	sv_attach_finish(sv);
 	sv_link_finish(sv);
+	sv_share_finish(sv);
 }

@@ -30,18 +30,33 @@ static const char *watch_name(const struct sv_child *c)
 		return "uvms-broker";
 	if (c == &sv->namespace_child)
 		return "the namespace's init";
+	for (size_t i = 0; i < ARRAY_SIZE(sv->shares); i++) {
+		if (c == &sv->shares[i].child)
+			return "virtiofsd";
+	}
 	return str_eq(sv->status.backend, "qemu") ? "QEMU" : "the VMM";
+}
+
+/* All that are watched; NULL: there is no I-th. */
+static struct sv_child *watch_nth(struct sv *sv, size_t i)
+{
+	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child,
+		&sv->net_child, &sv->tap.child, &sv->broker.child };
+
+	if (i < ARRAY_SIZE(all))
+		return all[i];
+	i -= ARRAY_SIZE(all);
+	return i < ARRAY_SIZE(sv->shares) ? &sv->shares[i].child : NULL;
 }
 
 static void watch_note(struct sv *sv)
 {
-	struct sv_child *all[] = { &sv->vmm_child, &sv->vsockd.child, &sv->namespace_child,
-		&sv->net_child, &sv->tap.child, &sv->broker.child };
 	const char *who = NULL;
+	struct sv_child *c;
 
-	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
-		if (all[i]->is_stopped)
-			who = all[i]->name;
+	for (size_t i = 0; (c = watch_nth(sv, i)); i++) {
+		if (c->is_stopped)
+			who = c->name;
 	}
 	(void)str_set(&sv->status.stopped, who);
 	sv_status_save(sv);
@@ -55,8 +70,7 @@ static void watch_give_up(struct sv_child *c, int signo)
 	snprintf(cause, sizeof cause, "%s was stopped (SIG%s) again and again", watch_name(c),
 		sigabbrev_np(signo) ? sigabbrev_np(signo) : "?");
 	log_warning("%s: %s: it is given up", sv->spec.name, cause);
-	if (c == &sv->vsockd.child || c == &sv->net_child || c == &sv->tap.child ||
-		c == &sv->broker.child)
+	if (c != &sv->vmm_child && c != &sv->namespace_child)
 		sv_child_signal(c, SIGKILL);
 	else
 		sv_happen(sv, c == &sv->vmm_child ? SV_VMM_FAULT : SV_NAMESPACE_GONE, cause);
@@ -130,14 +144,10 @@ static void watch_look(struct sv_child *c)
 
 static int watch_on_sigchld(sd_event_source *s, const struct signalfd_siginfo *si, void *userdata)
 {
-	struct sv *sv = userdata;
+	struct sv_child *c;
 
-	watch_look(&sv->vmm_child);
-	watch_look(&sv->vsockd.child);
-	watch_look(&sv->namespace_child);
-	watch_look(&sv->net_child);
-	watch_look(&sv->tap.child);
-	watch_look(&sv->broker.child);
+	for (size_t i = 0; (c = watch_nth(userdata, i)); i++)
+		watch_look(c);
 	return 0;
 }
 

@@ -31,6 +31,7 @@
 #include "vm-service.h"
 #include "vm-spec.h"
 #include "vm-status.h"
+#include "vm-virtiofsd.h"
 #include "vm-volume.h"
 #include "vmm.h"
 
@@ -49,6 +50,7 @@ enum {
 	SV_FDS_MAX = VMM_FD_DISK + VMM_DISKS_MAX,
 	SV_QUEUE_MAX = 16,
 	SV_DIALS_MAX = 64,
+	SV_SHARES_MAX = VM_STATUS_MOUNTS_MAX,
 };
 
 struct sv_child {
@@ -182,6 +184,45 @@ struct sv_link {
 	sd_event_source *timer;    /* owned: the guest's word is due; NULL: nobody waits for it */
 };
 
+enum sv_share_kind {
+	SV_SHARE_NONE,
+	SV_SHARE_DIR,
+	SV_SHARE_IMAGE,
+};
+
+/* A directory of the host, or the files of an image, mounted while the VM runs: sv-share. */
+struct sv_share {
+	enum sv_share_kind kind;
+	struct sv_child child; /* DIR: virtiofsd */
+	char *path;            /* owned: where in the guest */
+	char *source;          /* owned: the directory, the image */
+	char *digest;          /* owned: IMAGE: of its layer */
+	char *program;         /* owned: DIR: virtiofsd, and which one */
+	char *fault;           /* owned: why it is not mounted; NULL: it is */
+	enum vm_virtiofsd which;
+	int fd;                   /* owned: the directory (O_PATH), or the image's file */
+	int listen_fd;            /* owned: where a VMM that dials finds the next virtiofsd */
+	sd_event_source *callers; /* owned: there, when there is none */
+	uint64_t bytes;           /* IMAGE */
+	uint32_t slot;
+	uint32_t restarts;
+	bool gone; /* as a disk */
+	bool lost; /* virtiofsd is, and the device leads nowhere */
+};
+
+/* What is being done to one of them. */
+struct sv_sharing {
+	int phase;
+	struct sv_share *share;    /* borrowed from sv->shares */
+	struct control_call *call; /* borrowed; NULL: nobody waits for it */
+	sd_event_source *timer;    /* owned: the agent's word is due, or virtiofsd's */
+	int fd;                    /* owned until the VMM has it: a connection to virtiofsd */
+	int error;                 /* what is to be told when all is undone */
+	char *what, *cause;        /* owned: its words */
+	bool stays;                /* it could not be undone */
+	uint32_t again; /* bits: the guest has booted again, and is to be told of these */
+};
+
 struct sv {
 	sd_event *event; /* owned */
 	struct vm_dirs dirs;
@@ -222,6 +263,8 @@ struct sv {
 	struct sv_refresh refresh;
 	struct sv_change change;
 	struct sv_link link;
+	struct sv_share shares[SV_SHARES_MAX];
+	struct sv_sharing sharing;
 	struct sv_snapshot snapshot;
 	struct sv_disk disk; /* of the change under way */
 	struct sv_disk disks[VM_HOTPLUG_SLOTS_MAX];
@@ -307,6 +350,17 @@ void sv_link_agent_called(struct sv *sv);
 /* The same, as sv-net sees it: it is being attached, and is not started again when it ends; then it has. */
 bool sv_link_is_coming(const struct sv *sv);
 void sv_link_lost(struct sv *sv);
+
+/*
+ * Shares (sv-share), as sv-agent sees them: MOUNT or UNMOUNT was answered (ERROR 0: it is so); the agent has called
+ * home, and knows of no request. Is one being attached or detached?
+ */
+void sv_share_told(struct sv *sv, int error);
+void sv_share_agent_called(struct sv *sv);
+bool sv_share_is_under_way(const struct sv *sv);
+
+/* Before something is asked of the VMM: who stands behind its devices goes on, if somebody stopped it. */
+void sv_share_wake(const struct sv *sv);
 
 /* Of this program. */
 const char *sv_version(void);

@@ -93,6 +93,22 @@ static struct sv_saved *fill(void)
 	s->connections[2].out = strdup("00");
 	s->waiters[0] = (struct sv_saved_waiter){ 2, strdup("stopped") };
 	s->n_waiters = 1;
+	s->shares[0] = (struct sv_saved_share){ .place = 5,
+		.kind = 1,
+		.path = strdup("/mnt/a"),
+		.source = strdup("/srv"),
+		.program = strdup("/usr/libexec/virtiofsd"),
+		.fd = a_file(),
+		.listen_fd = a_socket() };
+	s->shares[1] = (struct sv_saved_share){ .place = 7,
+		.kind = 2,
+		.path = strdup("/mnt/b"),
+		.source = strdup("b"),
+		.digest = strdup("sha256:00"),
+		.fd = a_file(),
+		.listen_fd = -EBADF,
+		.bytes = 2 << 20 };
+	s->n_shares = 2;
 	s->steps[0].step = strdup("leases");
 	assert_int_equal(strv_push(&s->steps[0].args, "cid"), 0);
 	s->n_steps = s->self.steps_done = 1;
@@ -192,6 +208,11 @@ static void other_texts_are_refused(void **state)
 		{ "\"slot\":47", "\"slot\":0", -EBADMSG },
 		{ "\"connection\":2", "\"connection\":3", -EBADMSG },
 		{ "\"steps_done\":1", "\"steps_done\":2", -EBADMSG },
+		{ "\"place\":7", "\"place\":5", -EBADMSG },
+		{ "\"place\":7", "\"place\":8", -EBADMSG },
+		{ "\"kind\":2", "\"kind\":1", -EBADMSG },
+		{ "\"kind\":2", "\"kind\":0", -EBADMSG },
+		{ "\"path\":\"\\/mnt\\/a\",", "", -EBADMSG },
 		{ "\"waiters\"", "\"waters\"", -EBADMSG },
 		{ "\"waiters\":[", "\"waiters\":[{},", -EBADMSG },
 		{ "\"children\":[", "\"children\":[{},", -EBADMSG },

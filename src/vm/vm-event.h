@@ -24,9 +24,10 @@ struct vm_dirs;
 struct vm_event {
 	uint64_t time_usec; /* CLOCK_REALTIME; 0: now */
 	const char *vm;     /* owned when read, borrowed when written; so are all */
-	const char *event; /* created, state, vsockd, network, process, refresh, omitted, removed */
-	const char *state; /* the state that the VM is in now */
-	const char *was;   /* with "state": the one before */
+	const char *
+		event; /* created, state, vsockd, network, share, process, refresh, omitted, removed */
+	const char *state;   /* the state that the VM is in now */
+	const char *was;     /* with "state": the one before */
 	const char *outcome; /* with "state": how it ended */
 	const char *cause;   /* one line */
 	const char *incarnation;

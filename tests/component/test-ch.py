@@ -771,6 +771,254 @@ def network_attached(c):
     c.end(vm, "clean")
 
 
+def daemons(c, vm):
+    """The (fake) virtiofsd of the VM."""
+    pid = c.host.status(vm)["supervisor_pid"]
+    found = []
+    for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            if b"fake-virtiofsd" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+        except OSError:
+            pass
+    return found
+
+
+def mounts(c, vm):
+    return [(m["path"], m["kind"], m["source"], m["state"]) for m in c.host.status(vm).get("mounts", [])]
+
+
+def with_virtiofsd(c):
+    """A directory to share, with a colon in its name."""
+    c.host.env["UVMS_VIRTIOFSD"] = str(c.fake.parent / "fake-virtiofsd")
+    shared = c.fake.parent.parent / "shared:/with a colon"
+    shared.mkdir(parents=True, exist_ok=True)
+    (shared / "marker").touch()
+    return shared
+
+
+def share(c):
+    """A directory of the host comes to a VM that runs, and goes; whatever goes wrong, it is there or it is not."""
+    shared = with_virtiofsd(c)
+    attach = lambda vm, path="/mnt/x", **kw: c.host.run("attach", vm, "--share", f"{shared}:{path}", **kw)
+    detach = lambda vm, path="/mnt/x", **kw: c.host.run("detach", "--share", path, vm, **kw)
+
+    def attempt(words, status, said, outcome="clean"):
+        vm = c.start(words, "--vsock=uvms", "--hotplug-slots=1")
+        p = attach(vm)
+        equal(p.returncode, status, f"{words}: {p.stderr!r}")
+        true(re.search(said, p.stderr.decode(), re.S), f"{words}: {p.stderr!r}")
+        if outcome == "crashed":
+            c.ended(vm, "crashed", "vm.add-fs")
+            return
+        here = status == 0
+        equal((len(daemons(c, vm)), mounts(c, vm)), (1, [("/mnt/x", "share", str(shared), "mounted")]) if here else (0, []),
+              f"{words}: what is left")
+        left = sorted(p.name for p in (c.host.runtime / vm / "current").iterdir() if p.name.startswith(("fs", "share")))
+        equal(left, ["fs0", "share0"] if here else [], f"{words}: files that are left")
+        detach(vm, check=0 if here else 3)
+        equal((daemons(c, vm), mounts(c, vm)), ([], []), f"{words}: detached")
+        attach(vm, "/again", check=status if "early" in words else None)
+        c.end(vm, outcome)
+
+    side_by_side(attempt, [
+        ("", 0, ""),
+        ("vfs-rust", 0, ""),
+        *([("vfs-qemu", 0, "")] if os.getuid() == 0 else [("vfs-qemu", 6, "runs as root only.*virtio-fs.gitlab.io")]),
+        ("vfs-odd", 6, "not supported here.*does not say which virtiofsd it is: something else 7"),
+        ("vfs-mute", 6, "not supported here.*does not say which"),
+        ("vfs-early mount-deaf", 1, "ended as soon as it had begun.*cannot do that"),
+        ("vfs-early vm.add-fs/delay=1", 1, "ended as soon as it had begun.*cannot do that"),
+        ("vfs-late mount-deaf", 1, "ended as soon as it had begun.*not any more"),
+        ("old-agent", 6, "older uvms.*restart"),
+        ("vfs-shut", 1, "the VMM refused.*Failed to read vhost-user message.*virtiofsd said: .*I will not"),
+        ("vm.add-fs/500", 1, "the VMM refused.*Error from API"),
+        ("vm.add-fs/die", 1, "the VM ended", "crashed"),
+        ("vm.add-fs/garbage", 1, "the VM ended", "crashed"),
+        ("mount-error=19", 1, "did not mount it.*no driver"),
+        ("mount-error=110", 5, "did not mount it.*shows no such device"),
+        ("mount-error=5", 1, "did not mount it.*Input/output error"),
+        ("mount-deaf", 5, "did not mount it.*does not answer"),
+        ("mount-lost", 0, ""),
+    ])
+
+
+def share_life(c):
+    """Two directories, each with its own virtiofsd, through all that happens to a VM and to them."""
+    shared = with_virtiofsd(c)
+    attach = lambda vm, path="/mnt/x", **kw: c.host.run("attach", vm, "--share", f"{shared}:{path}", **kw)
+    detach = lambda vm, path="/mnt/x", **kw: c.host.run("detach", "--share", path, vm, **kw)
+    states = lambda vm: [(m[0], m[3]) for m in mounts(c, vm)]
+    vm = c.start()
+    p = attach(vm, check=6)
+    true(b"--vsock=uvms" in p.stderr, f"{p.stderr}")
+    c.end(vm, "clean")
+    vm = c.start("", "--vsock=uvms", "--hotplug-slots=3")
+    for path, status in (("/", 2), ("/a/../b", 2), ("/a//b", 2), ("/a/", 2), ("/" + "x" * 255, 2)):
+        attach(vm, path, check=status)
+    for what, status in (("/nowhere/at/all:/x", 3), (f"{shared}/marker:/x", 1), ("nothing", 2), (":/x", 2)):
+        c.host.run("attach", vm, "--share", what, check=status)
+    c.host.run("attach", vm, "--share", f"{shared}:/x", "volume", check=2)
+    c.host.run("attach", "nobody", "--share", f"{shared}:/x", check=3)
+    detach(vm, check=3)
+    env = dict(c.host.env, UVMS_VIRTIOFSD="/nowhere/virtiofsd")
+    c.host.env, before = env, c.host.env
+    other = c.start("", "--vsock=uvms", "--hotplug-slots=1")
+    c.host.env = before
+    p = attach(other, check=6)
+    true(b"virtiofsd is not installed" in p.stderr and b"apt install virtiofsd" in p.stderr, f"{p.stderr}")
+    c.end(other, "clean")
+    attach(vm, check=0)
+    true(c.log(vm, "vmm").endswith("vm.add-fs: fs0 by fs0\n"), c.log(vm, "vmm"))
+    attach(vm, check=4)
+    p = c.host.run("attach", vm, "--image", "nothing:/mnt/x", check=4)
+    p = subprocess.run([vmtest.UVMS, "attach", vm, "--share", f"with a colon:/mnt/y"], env=c.host.env, cwd=shared.parent,
+                       stdin=subprocess.DEVNULL)
+    equal(p.returncode, 0, "a relative directory")
+    equal((len(daemons(c, vm)), states(vm)), (2, [("/mnt/x", "mounted"), ("/mnt/y", "mounted")]), "two")
+    c.host.run("attach", vm, "volume:32M", check=0)
+    attach(vm, "/mnt/z", check=6)
+    c.host.run("detach", vm, "volume", check=0)
+    detach(vm, "/mnt/y", check=0)
+    equal((len(daemons(c, vm)), states(vm)), (1, [("/mnt/x", "mounted")]), "one")
+    c.host.run("refresh", "-q", vm, check=0)
+    equal((len(daemons(c, vm)), states(vm)), (1, [("/mnt/x", "mounted")]), "after a refresh")
+    c.host.run("pause", vm, check=0)
+    attach(vm, "/mnt/z", check=4)
+    detach(vm, check=4)
+    c.host.run("resume", vm, check=0)
+    p = c.host.run("snapshot", vm, "with-a-share", check=6)
+    true(b"/mnt/x" in p.stderr, f"{p.stderr}")
+    # what is shared is the directory that was there, whatever it is called
+    shared.rename(shared.parent / "moved")
+    pid, = daemons(c, vm)
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: c.host.status(vm).get("stopped"), "virtiofsd0", 1, "stopped")
+    until(lambda: c.host.status(vm).get("stopped"), None, 3, "goes on")
+    os.kill(pid, signal.SIGUSR1)
+    until(lambda: len([p for p in daemons(c, vm) if p != pid]), 1, 5, "another one")
+    until(lambda: "started again" in states(vm)[0][1], True, 3, "what the status says")
+    log = lambda: (c.host.runtime / vm / "current/virtiofsd0.log").read_text()
+    until(lambda: log().count("serves ['marker'] as"), 2, 5, f"what it serves: {log()}")
+    true("-mknod:-setfcap" in log(), log())
+    (shared.parent / "moved").rename(shared)
+    detach(vm, check=0)
+    equal((daemons(c, vm), states(vm)), ([], []), "detached")
+    for i in range(6):	# not for ever
+        attach(vm, check=0) if i == 0 else None
+        pid, = daemons(c, vm)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: [p for p in daemons(c, vm) if p == pid], [], 3, "it ends")
+        if i < 5:
+            until(lambda: len(daemons(c, vm)), 1, 3, "another one")
+    until(lambda: states(vm)[0][1][:5], "lost:", 3, "lost")
+    true("a share is lost" in c.host.out("events", "-a", "-n", vm), "the event")
+    attach(vm, "/mnt/y", check=0)
+    detach(vm, check=0)
+    equal((len(daemons(c, vm)), states(vm)), (1, [("/mnt/y", "mounted")]), "the lost one is gone")
+    c.end(vm, "clean")
+    for words, status, said in (("unmount-error=16", 4, b"in use in the guest"), ("unmount-error=5", 1, b"Input/output error"),
+                                ("unmount-deaf", 5, b"does not answer"), ("vm.remove-device/500", 1, b"did not take the device")):
+        vm = c.start(words, "--vsock=uvms", "--hotplug-slots=1")
+        attach(vm, check=0)
+        p = detach(vm, check=status)
+        true(said in p.stderr, f"{words}: {p.stderr}")
+        equal(len(daemons(c, vm)), 1, f"{words}: it stays")
+        equal(states(vm)[0][1] == "mounted", "remove" not in words, f"{words}: {states(vm)}")
+        c.end(vm, "clean")
+    vm = c.start("unmount-error=22", "--vsock=uvms", "--hotplug-slots=1")	# somebody unmounted it
+    attach(vm, check=0)
+    detach(vm, check=0)
+    c.end(vm, "clean")
+    vm = c.start("usr1=eject", "--vsock=uvms", "--hotplug-slots=2")
+    attach(vm, check=0)
+    os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+    until(lambda: states(vm)[0][1], "lost: the guest gave its device up", 3, "given up")
+    c.host.run("refresh", "-q", vm, check=0)
+    detach(vm, check=0)
+    equal((daemons(c, vm), states(vm)), ([], []), "detached")
+    c.end(vm, "clean")
+    vm = c.start("usr1=" + ",".join(["reboot"] * 7), "--vsock=uvms", "--hotplug-slots=1")
+    attach(vm, check=0)
+    for boot in range(2, 9):
+        os.kill(c.host.status(vm)["vmm_pid"], signal.SIGUSR1)
+        until(lambda: (c.host.status(vm)["boots"], c.host.status(vm)["state"]), (boot, "running"), 20, "the guest boots again")
+        until(lambda: (len(daemons(c, vm)), states(vm)), (1, [("/mnt/x", "mounted")]), 5, "mounted again")
+    true("a share" not in c.host.out("events", "-a", "-n", vm), "which is no event")
+    os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGKILL)
+    until(lambda: c.host.processes(), [], 5, "processes")
+
+
+def image_attached(c):
+    """An image's layer comes by a name that only this VM may use, and goes; the store forgets nothing and hashes nothing again."""
+    attach = lambda vm, what="extra:/mnt/i", **kw: c.host.run("attach", vm, "--image", what, **kw)
+    detach = lambda vm, path="/mnt/i", **kw: c.host.run("detach", "--image", path, vm, **kw)
+    root = c.fake.parent.parent / "extra"
+    blobs = lambda: {p for p in (c.host.state / "store/blobs/sha256").iterdir() if p.stat().st_size % (2 << 20) == 0}
+    before = blobs()
+
+    def build(name, mib):
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        (root / name).write_bytes(os.urandom(mib << 20))
+        c.host.run("image", "build", name, "--from-dir", str(root), check=0)
+
+    build("extra", 3)
+    blob, = blobs() - before
+    build("twin", 3)
+    build("larger", 7)
+    note = lambda: (c.host.state / "store/verified" / blob.name).read_text()
+    good = lambda: note().split()[2] == "%d.%09d" % divmod(os.stat(blob).st_ctime_ns, 10**9)
+    vm = c.start("", "--hotplug-slots=3")
+    lent = c.host.state / "vms" / vm / "lent"
+    for what, status in (("none:/x", 3), ("extra", 2), ("extra:/", 2), (":/x", 2)):
+        attach(vm, what, check=status)
+    attach(vm, check=0)
+    equal(mounts(c, vm), [("/mnt/i", "image", "extra", "mounted")], "status")
+    equal(c.log(vm, "vmm").splitlines()[-1], f"fake-ch: vm.add-pmem: {blob.stat().st_size} bytes of {lent / blob.name}", "the call")
+    equal((lent / blob.name).stat().st_ino, blob.stat().st_ino, "the same file")
+    if os.getuid() == 0:
+        equal((lent.stat().st_uid, lent.stat().st_gid, lent.stat().st_mode & 0o777),
+              (0, c.host.status(vm)["uid"], 0o710), "who may go there")
+        equal(blob.stat().st_mode & 0o777, 0o444, "and write nothing")
+    true(good(), "it is noted as checked")
+    p = attach(vm, "twin:/mnt/j", check=6)
+    true(b"could not tell" in p.stderr, f"{p.stderr}")
+    attach(vm, "larger:/mnt/j", check=0)
+    p = c.host.run("snapshot", vm, "with-an-image", check=6)
+    true(b"/mnt/i" in p.stderr, f"{p.stderr}")
+    detach(vm, "/mnt/j", check=0)
+    c.host.run("detach", "--share", "/mnt/i", vm, check=3)
+    c.host.run("refresh", "-q", vm, check=0)
+    equal([p.name for p in lent.iterdir()], [blob.name], "lent")
+    detach(vm, check=0)
+    equal((mounts(c, vm), list(lent.iterdir()), good()), ([], [], True), "detached")
+    attach(vm, check=0)
+    c.host.run("image", "rm", "extra", check=0)
+    equal(((lent / blob.name).exists(), blob.exists()), (True, False), "removed from the store")
+    detach(vm, check=0)
+    attach(vm, check=3)
+    equal((mounts(c, vm), list(lent.iterdir())), ([], []), "nothing is left")
+    for words, status, said in (("vm.add-pmem/500", 1, b"the VMM refused"), ("mount-error=19", 1, b"no driver"),
+                                ("mount-deaf", 5, b"does not answer"), ("old-agent", 6, b"older uvms")):
+        other = c.start(words, "--hotplug-slots=1")
+        p = attach(other, "twin:/mnt/i", check=status)
+        true(said in p.stderr, f"{words}: {p.stderr}")
+        left = c.host.state / "vms" / other / "lent"
+        equal((mounts(c, other), list(left.iterdir()) if left.exists() else []), ([], []), f"{words}: what is left")
+        c.end(other, "clean")
+    attach(vm, "twin:/mnt/i", check=0)
+    os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGKILL)
+    until(lambda: c.host.processes(), [], 5, "processes")
+    equal(len(list(lent.iterdir())), 1, "what a killed one leaves")
+    c.host.env["FAKE"], c.host.env["UVMS_CLOUD_HYPERVISOR"] = "", c.program("")
+    c.host.run("start", vm, check=0)
+    equal((list(lent.iterdir()), mounts(c, vm)), ([], []), "the next start takes it away")
+    attach(vm, "twin:/mnt/i", check=0)
+    c.end(vm, "clean")
+    equal(list(lent.iterdir()), [], "so does its end")
+
+
 def operations(c):
     """Changes of a VM that runs, each refused, unanswered or the end of the VMM: a refusal changes nothing."""
     vmtest.need("mkfs.ext4")
@@ -811,7 +1059,8 @@ def many(c):
 
 CASES = {f.__name__.replace("_", "-"): f for f in (life, vsockd_life, vsockd_versions, vsockd_replaced, vsockd_reboots, vsockd_strangers,
                                                     vsockd_shrunk, faults, silent, stops, good_manners, no_program, reboots, hybrid,
-                                                    refresh, channels, console, network, network_attached, operations,
+                                                    refresh, channels, console, network, network_attached, share, share_life,
+                                                    image_attached, operations,
                                                     many)}
 
 

@@ -173,6 +173,77 @@ def attach(c):
         c.host.run("volume", "rm", *names, "x" * 21)
 
 
+def daemons(c):
+    """The (fake) virtiofsd of all VMs."""
+    return [int(line.split()[0]) for line in c.host.processes() if "fake-virtiofsd" in line and "--version" not in line]
+
+
+def share(c):
+    """With a VMM that connects to virtiofsd once: when that ends the share is lost, and nothing else; no image can be taken away."""
+    c.host.env["UVMS_VIRTIOFSD"] = str(pathlib.Path(c.host.env["UVMS_VMM_NULL"]).parent / "fake-virtiofsd")
+    states = lambda: [(m["path"], m["state"]) for m in c.host.status(vm).get("mounts", [])]
+    log = lambda word: c.host.out("logs", "-s", "vmm", vm).splitlines().count(word)
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        attach = lambda path="/a", **kw: c.host.run("attach", vm, "--share", f"{d}:{path}", **kw)
+        detach = lambda path="/a", **kw: c.host.run("detach", vm, "--share", path, **kw)
+        vm = c.start("vfs-stays", "--hotplug-slots=3")
+        attach(check=0)
+        before = open_fds(c.host.status(vm)["supervisor_pid"])
+        for _ in range(3):
+            attach("/b", check=0)
+            detach("/b", check=0)
+        until(lambda: open_fds(c.host.status(vm)["supervisor_pid"]), before, 2, "descriptors")
+        equal([p.name for p in (c.host.runtime / vm / "current").iterdir() if p.name.startswith(("fs", "share"))], ["share0"],
+              "its socket has no name any more")
+        attach("/b", check=0)
+        equal((log("mount a"), log("mount b"), log("unmount b")), (1, 4, 3), "what the guest was asked")
+        first, second = daemons(c)
+        p = c.host.run("attach", vm, "--image", "nothing:/c", check=0)
+        attach("/d", check=6)
+        equal(states(), [("/a", "mounted"), ("/b", "mounted"), ("/c", "mounted")], "three")
+        with Bin(c) as programs:
+            programs.upgrade("0.2.0")
+            true(c.host.out("refresh", vm).endswith("0.2.0)\n"), "refresh")
+        equal((len(states()), sorted(daemons(c))), (3, sorted((first, second))), "after a refresh")
+        os.kill(min(first, second), signal.SIGUSR1)	# that of /a was the first one
+        until(lambda: states()[0][1][:5], "lost:", 3, "lost")
+        true("told to end" in c.host.out("logs", "-s", "supervisor", vm), "its last words")
+        true("a share is lost" in c.host.out("events", "-a", "-n", vm), "the event")
+        p = c.host.run("detach", vm, "--image", "/c", check=6)
+        true(b"stays until the VM ends" in p.stderr, f"{p.stderr}")
+        detach(check=0)
+        until(lambda: log("unmount a"), 1, 3, "after its device it is unmounted")
+        equal(states(), [("/b", "mounted"), ("/c", "mounted")], "two")
+        attach(check=0)
+        pid, = set(daemons(c)) - {second, first}
+        for i in range(3):
+            os.kill(pid, signal.SIGSTOP)
+            if i < 2:
+                until(lambda: c.host.status(vm).get("stopped"), "virtiofsd0", 1, "stopped")
+                until(lambda: c.host.status(vm).get("stopped"), None, 2, "goes on")
+        until(lambda: states()[0][1][:5], "lost:", 3, "stopped again and again")
+        detach(check=0)
+        c.host.run("snapshot", vm, f"s{os.getpid()}", check=6)
+        c.end(vm, "clean")
+        equal(daemons(c), [], "virtiofsd ends with the VM")
+        for words, status in (("mount-error=19", 1), ("mount-deaf", 5)):	# which cannot be undone for an image
+            vm = c.start(words + " vfs-stays", "--hotplug-slots=1")
+            attach(check=status)
+            equal(states(), [], f"{words}: undone")
+            c.end(vm, "clean")
+            if words == "mount-deaf":
+                continue
+            vm = c.start(words, "--hotplug-slots=1")
+            p = c.host.run("attach", vm, "--image", "nothing:/a", check=status)
+            equal(states(), [("/a", "its kernel has no driver for it")], f"{words}: it stays")
+            c.end(vm, "clean")
+        vm = c.start("vfs-stays", "--hotplug-slots=1")
+        attach(check=0)
+        os.kill(c.host.status(vm)["supervisor_pid"], signal.SIGKILL)
+        until(lambda: c.host.processes(), [], 3, "processes")
+
+
 def snapshot(c):
     """What was kept is restored as often as one likes, and never when something differs from then."""
     snapshots = c.host.state / "snapshots"
@@ -1265,7 +1336,7 @@ def full_state(c):
     full(c, c.host.state / "vms")
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, services, hostile_broker, reboots, checks_layers, control_socket, no_descriptors, strangers, owner, notify,
+CASES = {f.__name__.replace("_", "-"): f for f in (ladder, ends, pause, set_sizes, attach, share, snapshot, snapshot_parts, snapshot_owner, snapshot_alone, snapshot_durable, snapshot_names, snapshot_faults, starts, updates, services, hostile_broker, reboots, checks_layers, control_socket, no_descriptors, strangers, owner, notify,
                                                       takeover, sigstop, hostile_keeper, refresh, refresh_elsewhere, refresh_refused, refresh_vsockd,
                                                       refresh_in_state, refresh_then_die, refresh_killed, starters,
                                                       few_descriptors, full_runtime, full_state)}

@@ -124,6 +124,9 @@ def landlock(host):
         host.run("detach", vm, volume, check=0)
         host.run("attach", "--net=user", vm, check=0)
         host.run("detach", "--net", vm, check=0)
+        host.run("attach", vm, "--image", "busybox:/mnt/x", check=0)
+        equal(host.out("exec", vm, "/mnt/x/bin/busybox", "echo", "there"), "there\n", "an image")
+        host.run("detach", vm, "--image", "/mnt/x", check=0)
         host.run("snapshot", "--stop", vm, volume, check=0)
         host.run("restore", volume, check=0)
         equal(host.out("exec", vm, "echo", "again"), "again\n", "exec after a restore")
@@ -132,6 +135,19 @@ def landlock(host):
         host.run("kill", "-q", vm)
         host.run("volume", "rm", volume)
         shutil.rmtree(host.state / "snapshots" / volume, ignore_errors=True)
+    vm = known(host, vsock="uvms", hotplug_slots=1)
+    host.run("start", vm, check=0)
+    true("landlock" in host.status(vm)["isolation"].split(), "with uvms's own vsock device")
+    shared = host.runtime / f"shared{os.getpid()}"
+    shared.mkdir()
+    try:
+        (shared / "file").write_text("here")
+        host.run("attach", vm, "--share", f"{shared}:/mnt/x", check=0)
+        equal(host.out("exec", vm, "cat", "/mnt/x/file"), "here", "a share")
+        host.run("detach", vm, "--share", "/mnt/x", check=0)
+    finally:
+        host.run("kill", "-q", vm)
+        shutil.rmtree(shared)
 
 
 if __name__ == "__main__":

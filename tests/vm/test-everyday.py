@@ -300,6 +300,162 @@ def volumes(host):
         host.run("run", "-v", bad, "busybox", "--", "true", check=125)
 
 
+VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd")
+
+
+def may_share(host, name, *attach):
+    """Attached; or refused, as it should be where it cannot be, and nothing is there."""
+    p = host.run(*attach)
+    if p.returncode == 0:
+        return True
+    equal(p.returncode, 6, f"refused: {p.stderr.decode()}")
+    equal(host.status(name).get("mounts"), None, "nothing is mounted")
+    if host.status(name)["vsock"] == "vmm":	# whose memory is private
+        true(b"--vsock=uvms" in p.stderr, p.stderr.decode())
+        return False
+    if not shutil.which("virtiofsd") and not any(os.access(path, os.X_OK) for path in VIRTIOFSD):
+        true(b"virtiofsd is not installed" in p.stderr and b"apt install" in p.stderr, p.stderr.decode())
+        raise vmtest.Skip("virtiofsd is not installed")
+    true(os.getuid() != 0 and b"runs as root only" in p.stderr, p.stderr.decode())
+    return False
+
+
+def virtiofsds(host):
+    """The processes of it, and those that serve."""
+    return [int(line.split()[0]) for line in host.processes() if "virtiofsd" in line.split(None, 1)[1]]
+
+
+def signal_all(pids, signo):
+    for pid in pids:
+        try:
+            os.kill(pid, signo)
+        except ProcessLookupError:
+            pass	# it ended with the one before
+
+
+def share(host):
+    """What is written at one side is there at the other; what is in use stays; nothing else of the host can be reached."""
+    name = host.name()
+    host.run("run", "-d", "--name", name, "--hotplug-slots=2", "busybox", "--", "sleep", "10000", check=0)
+    guest = lambda script, **kw: host.run("exec", name, "sh", "-c", script, **kw)
+    with tempfile.TemporaryDirectory() as d:
+        top = pathlib.Path(d)
+        os.chmod(d, 0o755)
+        (top / "outside").write_text("not shared")
+        shared = top / "a:b, c"
+        shared.mkdir()
+        (shared / "from host").write_text("hello")
+        (shared / "up").symlink_to("../outside")
+        if not may_share(host, name, "attach", name, "--share", f"{shared}:/mnt/deep/x"):
+            return
+        equal(host.status(name)["mounts"], [{"path": "/mnt/deep/x", "kind": "share", "source": str(shared),
+                                             "state": "mounted"}], "status")
+        true(f"/mnt/deep/x: share {shared}" in host.out("status", name), "status for people")
+        equal(guest("cat '/mnt/deep/x/from host'", check=0).stdout, b"hello", "read in the guest")
+        guest("cd /mnt/deep/x && dd if=/dev/urandom of=big bs=1M count=8 2>/dev/null && sha256sum <big >sum && mkdir sub && "
+              "echo deep >sub/file && mv 'from host' moved", check=0)
+        out = subprocess.run(f"sha256sum <big | cmp - sum && cat sub/file moved", shell=True, cwd=shared, capture_output=True)
+        equal(out.stdout, b"deep\nhello", f"written in the guest: {out.stderr}")
+        (shared / "sub/file").write_text("changed on the host")
+        (shared / "new").write_text("also")
+        wait_for(lambda: guest("cat /mnt/deep/x/sub/file /mnt/deep/x/new").stdout == b"changed on the hostalso",
+                 "what the host changes is seen")
+        # in the guest ".." is the guest's, and a link is followed there
+        equal(guest("ls /mnt/deep/x/..", check=0).stdout, b"x\n", "..")
+        for path in ("/mnt/deep/x/../outside", "/mnt/deep/x/up", f"/mnt/deep/x/{shared}"):
+            true(guest(f"cat '{path}'").returncode != 0, f"{path} is reached")
+        if os.getuid() == 0:
+            true(guest("mknod /mnt/deep/x/disk b 254 0").returncode != 0, "a device node was made")
+            for pid in virtiofsds(host):
+                caps = [line for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if "CapEff" in line]
+                equal(int(caps[0].split()[1], 16) & ~0xdb, 0, f"capabilities of virtiofsd: {caps}")
+        user = host.popen("exec", name, "sh", "-c", "cd /mnt/deep/x && echo in && exec sleep 1000", stdout=subprocess.PIPE)
+        user.stdout.readline()
+        p = host.run("detach", name, "--share", "/mnt/deep/x", check=4)
+        true(b"in use in the guest" in p.stderr, p.stderr.decode())
+        equal(guest("cat /mnt/deep/x/moved", check=0).stdout, b"hello", "it goes on")
+        user.terminate()	# which goes to the command
+        user.wait(timeout=20)
+        wait_for(lambda: host.run("detach", name, "--share", "/mnt/deep/x").returncode == 0, "it is not in use any more")
+        equal((virtiofsds(host), host.status(name).get("mounts")), ([], None), "gone")
+        equal(guest("ls /mnt/deep/x", check=0).stdout, b"", "gone from the guest")
+        true((shared / "big").stat().st_size == 8 << 20, "what was written stays")
+        host.run("attach", name, "--share", f"{shared}:/again", check=0)
+        equal(guest("cat /again/moved", check=0).stdout, b"hello", "once more")
+        host.run("stop", name, check=0)
+        equal(virtiofsds(host), [], "it ends with the VM")
+
+
+def share_life(host):
+    """A share outlives a refresh and the guest's reboot; without its virtiofsd it is lost, and can be had again."""
+    name = host.name()
+    host.run("run", "-d", "--name", name, "--hotplug-slots=2", "debian", check=0)
+    guest = lambda *command: host.run("exec", name, *command)
+    with tempfile.TemporaryDirectory() as d:
+        os.chmod(d, 0o755)
+        (pathlib.Path(d) / "file").write_text("here")
+        seen = lambda: guest("cat", "/srv/x/file").stdout == b"here"
+        if not may_share(host, name, "attach", name, "--share", f"{d}:/srv/x"):
+            return
+        true(seen(), "at first")
+        p = host.run("snapshot", name, f"s{os.getpid()}", check=6)
+        true(b"/srv/x" in p.stderr, p.stderr.decode())
+        host.run("refresh", name, check=0)
+        true(seen(), "after a refresh")
+        boot = lambda: guest("cat", "/proc/sys/kernel/random/boot_id").stdout
+        first = boot()
+        guest("systemctl", "reboot")
+        wait_for(lambda: boot() not in (b"", first) and host.status(name)["state"] == "running", "it boots again", 120)
+        wait_for(seen, "after the guest's reboot")
+        equal(host.status(name)["mounts"][0]["state"], "mounted", "status after the reboot")
+        signal_all(virtiofsds(host), signal.SIGKILL)
+        wait_for(lambda: host.status(name)["mounts"][0]["state"] != "mounted", "the status says so")
+        equal(host.status(name)["state"], "running", "the VM lives")
+        host.run("detach", name, "--share", "/srv/x", check=0)
+        host.run("attach", name, "--share", f"{d}:/srv/x", check=0)
+        true(seen(), "another one")
+        signal_all(virtiofsds(host), signal.SIGSTOP)	# stopped by somebody, it does not hold up the VMM
+        host.run("detach", name, "--share", "/srv/x", check=0)
+        host.run("attach", name, "--share", f"{d}:/srv/x", check=0)
+        host.run("restart", name, check=0)
+        equal((virtiofsds(host), host.status(name).get("mounts")), ([], None), "a new start is without it")
+        host.run("stop", name, check=0)
+
+
+def image_attached(host):
+    """An image's files, read-only, by DAX; programs run from there; it goes where the back-end can take it away."""
+    name = host.name()
+    host.run("run", "-d", "--name", name, "--hotplug-slots=2", "busybox", "--", "sleep", "10000", check=0)
+    guest = lambda script, **kw: host.run("exec", name, "sh", "-c", script, **kw)
+    host.run("attach", name, "--image", "nothing-of-that-name:/mnt/x", check=3)
+    host.run("attach", name, "--image", "busybox:/mnt/x", check=0)
+    equal(host.status(name)["mounts"], [{"path": "/mnt/x", "kind": "image", "source": "busybox", "state": "mounted"}], "status")
+    equal(guest("/mnt/x/bin/busybox echo from there", check=0).stdout, b"from there\n", "run")
+    equal(guest("/mnt/x/bin/busybox sha256sum /bin/busybox /mnt/x/bin/busybox | cut -c1-64 | uniq | wc -l", check=0).stdout,
+          b"1\n", "the same file")
+    true(b" erofs ro," in guest("grep /mnt/x /proc/mounts", check=0).stdout, "read-only")
+    true(b"dax=always" in guest("grep /mnt/x /proc/mounts", check=0).stdout, "without a cache in the guest")
+    true(guest("echo x >/mnt/x/file").returncode != 0, "it is written to")
+    host.run("attach", name, "--image", "busybox:/mnt/x", check=4)
+    p = host.run("snapshot", name, f"s{os.getpid()}", check=6)
+    true(b"/mnt/x" in p.stderr, p.stderr.decode())
+    host.run("refresh", name, check=0)
+    equal(guest("/mnt/x/bin/busybox echo still", check=0).stdout, b"still\n", "after a refresh")
+    host.run("detach", name, "--share", "/mnt/x", check=3)
+    p = host.run("detach", name, "--image", "/mnt/x")
+    if host.status(name)["backend"] == "qemu":
+        equal(p.returncode, 6, "QEMU keeps it")
+        true(b"stays until the VM ends" in p.stderr, p.stderr.decode())
+        equal(guest("/mnt/x/bin/busybox echo still", check=0).stdout, b"still\n", "and nothing was touched")
+    else:
+        equal(p.returncode, 0, f"detach: {p.stderr.decode()}")
+        equal((guest("ls /mnt/x", check=0).stdout, host.status(name).get("mounts")), (b"", None), "gone")
+        host.run("attach", name, "--image", "busybox:/mnt/x", check=0)
+    host.run("stop", name, check=0)
+    lent = host.state / "vms" / name / "lent"
+    equal([*lent.iterdir()] if lent.exists() else [], [], "nothing is lent any more")
+
+
 def secrets(host):
     """Credentials and environment files reach the guest and nothing else."""
     tmp = pathlib.Path(host.runtime)
@@ -409,6 +565,9 @@ CASES = {
     "network": network,
     "network-refused": network_refused,
     "network-attached": network_attached,
+    "share": share,
+    "share-life": share_life,
+    "image-attached": image_attached,
     "volumes": volumes,
     "secrets": secrets,
 }
