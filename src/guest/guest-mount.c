@@ -121,20 +121,30 @@ static dev_t mounted_at(const char *path)
 	return makedev(st.stx_dev_major, st.stx_dev_minor);
 }
 
-/* Ours at PATH; NULL: there is none. What somebody unmounted is forgotten. */
-static struct guest_mount_point *point_find(struct guest_mount *g, const char *path)
+/* What is not mounted any more, whoever did that. */
+static void points_forget(struct guest_mount *g)
 {
-	struct guest_mount_point *found = NULL;
-
 	for (size_t i = 0; i < GUEST_MOUNT_MAX; i++) {
 		struct guest_mount_point *p = &g->points[i];
 
-		if (p->path && mounted_at(p->path) != p->dev)
+		if (p->path && p->leaving.pid == 0 && mounted_at(p->path) != p->dev)
 			free(TAKE_PTR(p->path));
-		if (str_eq(p->path, path))
-			found = p;
 	}
-	return found;
+}
+
+/* Ours at PATH; NULL: there is none. */
+static struct guest_mount_point *point_find(struct guest_mount *g, const char *path)
+{
+	for (size_t i = 0; i < GUEST_MOUNT_MAX; i++) {
+		if (str_eq(g->points[i].path, path))
+			return &g->points[i];
+	}
+	return NULL;
+}
+
+/* Then points_forget() finds it as it is. */
+static void point_left(struct guest_child *c, const siginfo_t *ending)
+{
 }
 
 static struct guest_mount_point *point_free(struct guest_mount *g)
@@ -191,9 +201,13 @@ static void mount_child_ended(struct guest_child *c, const siginfo_t *ending)
 static void mount_on_timer(struct guest_timer *t)
 {
 	struct guest_mount *g = GUEST_CONTAINER(t, struct guest_mount, timer);
+	struct guest_mount_point *p = point_find(g, g->asked[0]->path);
+	pid_t pid = g->child.pid;
 
-	kill(g->child.pid, SIGKILL);
+	kill(pid, SIGKILL);
 	guest_reaper_forget(&g->child);
+	if (p)
+		guest_reaper_add(g->reaper, &p->leaving, pid, point_left);
 	mount_end(g, ETIMEDOUT);
 }
 
@@ -213,12 +227,14 @@ static int mount_spawn(struct guest_mount *g)
 /* 0: it is to be done; a positive errno: it cannot be; -1: it is so already. */
 static int mount_look(struct guest_mount *g, const struct guest_mount_asked *a)
 {
-	struct guest_mount_point *p = point_find(g, a->path);
+	struct guest_mount_point *p;
 
+	points_forget(g);
+	p = point_find(g, a->path);
 	if (a->request == AGENT_WIRE_UNMOUNT)
-		return p ? 0 : EINVAL;
+		return !p ? EINVAL : p->leaving.pid ? ETIMEDOUT : 0;
 	if (p)
-		return p->kind == a->kind ? -1 : EBUSY;
+		return p->kind == a->kind && !p->leaving.pid ? -1 : EBUSY;
 	if (a->path[0] != '/' || (a->kind == AGENT_MOUNT_VIRTIOFS && !*a->tag))
 		return EINVAL;
 	return point_free(g) ? 0 : ENOSPC;
@@ -284,6 +300,8 @@ void guest_mount_finish(struct guest_mount *g)
 	guest_reaper_forget(&g->child);
 	while (g->n_asked > 0)
 		free(g->asked[--g->n_asked]);
-	for (size_t i = 0; i < GUEST_MOUNT_MAX; i++)
+	for (size_t i = 0; i < GUEST_MOUNT_MAX; i++) {
+		guest_reaper_forget(&g->points[i].leaving);
 		free(TAKE_PTR(g->points[i].path));
+	}
 }

@@ -23,6 +23,8 @@ struct guest_mount_point {
 	char *path; /* owned; NULL: a free place */
 	uint8_t kind;
 	dev_t dev;
+	struct guest_child
+		leaving; /* whose unmount hangs: the path may be free, the device is not */
 };
 
 struct guest_mount_asked;

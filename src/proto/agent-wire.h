@@ -31,8 +31,8 @@
  * the one with this TAG, of pmem the one of this many BYTES that is not mounted yet (EROFS, read-only; ENOTUNIQ: there
  * are several). A second one of the same PATH and kind that is mounted already is no error (EBUSY: another kind is); ENODEV:
  * its kernel has no such driver or file system. UNMOUNT{path}: EBUSY says that it is in use, EINVAL that nothing of ours
- * is mounted there. Both are done one after the other; one that repeats what is being done (its answer may be lost with a
- * connection) has no answer of its own.
+ * is mounted there, ETIMEDOUT that it hangs, and its device is in use for as long as it does. Both are done one after the
+ * other; one that repeats what is being done (its answer may be lost with a connection) has no answer of its own.
  *
  * READY is sent once per connection:
  *	COMMAND   the agent accepts sessions and a command can be executed; if the boot description has
