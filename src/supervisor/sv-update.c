@@ -11,6 +11,7 @@
 #include "path.h"
 #include "store.h"
 #include "str.h"
+#include "sv-lend.h"
 #include "sv.h"
 
 DEFINE_CLEANUP(struct store *, store_close);
@@ -37,13 +38,11 @@ static bool kernel_differs(const struct sv *sv, struct store *store)
 bool sv_update_is_due(const struct sv *sv)
 {
 	CLEANUP(store_closep) struct store *store = NULL;
-	CLEANUP_CLOSE int state = -EBADF;
 
 	if (geteuid() != 0 || !sv->spec.keep || sv->owned || !sv->status.image_digest)
 		return false;
 	/* one of our own: in the next image of this process nobody has opened it */
-	state = open(sv->dirs.state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return state >= 0 && store_open(state, &store) == 0 &&
+	return sv_lend_store(sv, &store) == 0 &&
 	       (image_differs(sv, store) || kernel_differs(sv, store));
 }
 
