@@ -23,8 +23,10 @@ NEEDS = ("mmdebstrap", "mkfs.erofs", "qemu-system-x86_64", "meson", "tar")
 MEMORY_MIB, ROOT_MIB = 6144, 3584
 PACKAGES = ("systemd,systemd-sysv,udev,dbus,kmod,procps,iproute2,python3,busybox-static,qemu-system-x86,passt,"
             "e2fsprogs,erofs-utils,skopeo,umoci,strace,tar,libjson-c5,libseccomp2")
+MORE = {"trixie": ",virtiofsd", "bookworm": ""}	# where QEMU brings its own
 PROGRAMS = ("uvms", "uvms-supervisor", "uvms-init", "uvms-vsockd", "uvms-tapd", "uvms-broker", "uvms-guest", "uvms-vmm-null")
-TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer", "tests/vm/uvms-test-step-log", "tests/vm/uvms-test-vsock-cat",
+TEST_PROGRAMS = ("tests/vm/uvms-test-guest-reader", "tests/vm/uvms-test-forward-peer", "tests/vm/uvms-test-step-log",
+                 "tests/vm/uvms-test-vsock-cat",
                  "bench/cold-start/bench-cold-start-init")
 BUILD, TREE = "/opt/uvms/build", "/opt/uvms"	# in the host VM
 
@@ -66,6 +68,7 @@ def is_alive(pid):
 class HostVm:
     def __init__(self, build, suite="trixie", runtime=None, own_kernel=False):
         self.build, self.suite, self.foreign = pathlib.Path(build).resolve(), suite, bool(runtime)
+        self.packages = PACKAGES + MORE[suite]
         self.own_kernel = own_kernel	# of the suite, instead of the one that the VM tests have
         self.state = pathlib.Path(os.environ.get("UVMS_VM_TESTS", self.build / "vm-tests")) / "state"
         self.runtime = pathlib.Path(runtime or f"{PREFIX}{os.getpid()}")
@@ -109,7 +112,7 @@ class HostVm:
         """The name of the image, which is built when there is none of that digest."""
         release = "" if self.own_kernel else self.kernel()["release"]
         script = (HERE / "image-script.sh").read_text().replace("@RELEASE@", release)
-        digest = hashlib.sha256(json.dumps([PACKAGES, script, self.suite]).encode()).hexdigest()[:12]
+        digest = hashlib.sha256(json.dumps([self.packages, script, self.suite]).encode()).hexdigest()[:12]
         prefix = f"uvms-host-{self.suite}-" + ("own-" if self.own_kernel else "")
         name, known = prefix + digest, self.uvms("image", "ls", "-q").split()
         if name in known:
@@ -118,7 +121,7 @@ class HostVm:
         with tempfile.NamedTemporaryFile("w", prefix="uvms-host-script-") as f:
             f.write(script)
             f.flush()
-            self.uvms("image", "build", name, "--from-debian", self.suite, "--include", PACKAGES, "--script", f.name)
+            self.uvms("image", "build", name, "--from-debian", self.suite, "--include", self.packages, "--script", f.name)
         for old in known:
             if old.startswith(prefix) and "-" not in old.removeprefix(prefix):
                 subprocess.run(self.argv("image", "rm", old), env=self.env, stdin=subprocess.DEVNULL, capture_output=True)

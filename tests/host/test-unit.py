@@ -2,6 +2,7 @@
 """A VM as the service uvms@NAME, under a real systemd."""
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,8 +141,30 @@ def network(host):
     none_is_left(host)
 
 
+def share(host):
+    """A directory and an image for a service: what the unit forbids must not be what virtiofsd needs, and holds for it, too."""
+    vm = known(host, hotplug_slots=2, vsock="uvms")
+    systemctl("start", f"uvms@{vm}")
+    shared = host.state / f"shared{os.getpid()}"	# below a directory that the unit may write
+    shared.mkdir()
+    try:
+        (shared / "file").write_text("here")
+        host.run("attach", vm, "--share", f"{shared}:/mnt/x", check=0)
+        equal(host.out("exec", vm, "cat", "/mnt/x/file"), "here", "read in the guest")
+        host.run("exec", vm, "sh", "-c", "echo there >/mnt/x/new && chown 7:7 /mnt/x/new", check=0)
+        equal(((shared / "new").read_text(), (shared / "new").stat().st_uid), ("there\n", 7), "written in the guest")
+        true(host.run("exec", vm, "chmod", "4755", "/mnt/x/new").returncode != 0, "RestrictSUIDSGID= does not hold for virtiofsd")
+        host.run("attach", vm, "--image", "busybox:/mnt/i", check=0)
+        equal(host.out("exec", vm, "/mnt/i/bin/busybox", "echo", "hello"), "hello\n", "an image")
+        host.run("detach", vm, "--share", "/mnt/x", check=0)
+        systemctl("stop", f"uvms@{vm}")
+        none_is_left(host)
+    finally:
+        shutil.rmtree(shared)
+
+
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    lifecycle, killed, vmm_killed, restart_on_failure, reload, words, network)}
+    lifecycle, killed, vmm_killed, restart_on_failure, reload, words, network, share)}
 
 if __name__ == "__main__":
     sys.exit(vmtest.main(CASES, hostcase.System))
