@@ -545,10 +545,9 @@ static void lost(struct sv *sv, struct sv_share *s)
 	s->lost = r < 0;
 	if (s->lost)
 		sv_virtiofsd_hang_up(sv, s);
-	(void)str_set(&s->fault,
-		s->lost ? "lost: virtiofsd ended; detach it, and attach it again"
-			: "virtiofsd was started again; what is mounted is lost until the guest "
-			  "boots, or it is detached and attached");
+	(void)str_set(&s->fault, s->lost ? "lost: virtiofsd ended; detach it, and attach it again"
+					 : "lost: virtiofsd was started again, and serves when the "
+					   "guest has booted");
 	if (s->lost)
 		log_warning("%s: the guest has lost %s: virtiofsd ended: %s", sv->spec.name,
 			s->path, str_or(said, "?"));

@@ -897,7 +897,7 @@ def share_life(c):
     until(lambda: c.host.status(vm).get("stopped"), None, 3, "goes on")
     os.kill(pid, signal.SIGUSR1)
     until(lambda: len([p for p in daemons(c, vm) if p != pid]), 1, 5, "another one")
-    until(lambda: "started again" in states(vm)[0][1], True, 3, "what the status says")
+    until(lambda: "lost: virtiofsd was started again" in states(vm)[0][1], True, 3, "what the status says")
     log = lambda: (c.host.runtime / vm / "current/virtiofsd0.log").read_text()
     until(lambda: log().count("serves ['marker'] as"), 2, 5, f"what it serves: {log()}")
     true("-mknod:-setfcap" in log(), log())
