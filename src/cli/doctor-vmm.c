@@ -20,8 +20,6 @@
 #include "vm-dirs.h"
 #include "vmm-program.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 /* The supervisor does not give KVM to a VM whose own user could not open it. */
 static bool kvm_is_open_to_vms(const struct doctor_host *host)
 {

@@ -10,8 +10,6 @@
 #include "str.h"
 #include "vm-spec.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static int append(char ***to, char *const *from)
 {
 	int r = 0;

@@ -27,8 +27,6 @@
 #include "vmm-program.h"
 #include "vmm-version.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 #define SNAPSHOT_VERSION  1
 #define SNAPSHOT_MANIFEST "manifest.json"
 #define CPUINFO_MAX       (4 << 20)

@@ -23,8 +23,6 @@ static char **arg_publish;
 static const char *arg_detach_share, *arg_detach_image;
 static bool arg_detach_net;
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static int call_attach(const char *vm, const char *kind, const char *what)
 {
 	struct json_object *p = json_object_new_object();

@@ -17,8 +17,6 @@
 #include "text-table.h"
 #include "verb-list.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static const char *arg_dir, *arg_debian, *arg_script;
 static char **arg_include;
 static bool arg_quiet, arg_json;

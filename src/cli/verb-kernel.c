@@ -17,8 +17,6 @@
 #include "text-table.h"
 #include "verb-list.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static bool arg_from_deb, arg_from_boot, arg_quiet, arg_json;
 static const char *arg_from_image, *arg_modules, *arg_name;
 

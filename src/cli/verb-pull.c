@@ -13,8 +13,6 @@
 #include "str.h"
 #include "verb-list.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static const char *arg_name;
 static bool arg_quiet, arg_insecure;
 

@@ -18,8 +18,6 @@
 #include "vm-spec.h"
 #include "vm-status.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 static bool arg_json;
 
 static const struct option_def options[] = {

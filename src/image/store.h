@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cleanup.h"
 #include "image-config.h"
 
 #define STORE_DIGEST_MAX 71 /* "sha256:" and 64 hex digits */
@@ -21,6 +22,7 @@ struct store;
 /* STATE_FD: the state directory (borrowed). Makes an empty layout when there is none. */
 int store_open(int state_fd, struct store **ret);
 void store_close(struct store *s);
+DEFINE_CLEANUP(struct store *, store_close);
 
 struct store_image {
 	char *name;    /* owned, all; NULL when the image has none */

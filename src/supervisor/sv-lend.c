@@ -15,8 +15,6 @@
 
 #define LENT_MAX 1024 /* names; a life has at most SV_SHARES_MAX */
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 int sv_lend_store(const struct sv *sv, struct store **ret)
 {
 	CLEANUP_CLOSE int state = open(sv->dirs.state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

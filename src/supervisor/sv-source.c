@@ -17,8 +17,6 @@
 
 #define SOURCE_PATH_MAX 255 /* bytes */
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 /* Absolute, with no component that is empty, "." or "..": each place has one spelling. */
 static bool is_plain(const char *path)
 {

@@ -14,8 +14,6 @@
 #include "sv-lend.h"
 #include "sv.h"
 
-DEFINE_CLEANUP(struct store *, store_close);
-
 /* What is not there any more is no reason to end: the guest boots again with what it has. */
 static bool image_differs(const struct sv *sv, struct store *store)
 {

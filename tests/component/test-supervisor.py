@@ -257,6 +257,8 @@ def snapshot(c):
         equal((kept / "secret").stat().st_mode & 0o777, 0o600, "the secret's mode")
         c.host.run("snapshot", vm, name("a"), check=4)
         c.host.run("snapshot", vm, "../a", check=2)
+        p = c.host.run("snapshot", "--", "ls", "x", check=3)
+        true(b"there is no VM ls" in p.stderr, "a VM may be called as the verbs are")
         c.host.run("restore", name("a"), check=4)
         c.host.run("snapshot", "--stop", vm, name("b"), check=0)
         c.ended(vm, "forced")
