@@ -115,8 +115,9 @@ static int run_ls(int argc, char **argv)
 
 /* rm */
 
+/* A VM whose memory is still in it. */
 struct search {
-	const char *words; /* borrowed: how the status of a VM begins whose memory is still in it */
+	const char *snapshot; /* borrowed */
 	char vm[VM_NAME_MAX + 1];
 };
 
@@ -129,7 +130,8 @@ static int vm_reads_it(const char *vm_name, void *userdata)
 	if (vm_status_look(cli_dirs(), vm_name, &status) < 0)
 		return 0;
 	reads = vm_status_is_alive(&status) && status.restored &&
-		str_has_prefix(status.restored, s->words);
+		str_has_prefix(status.restored, "on demand") &&
+		str_eq(status.snapshot, s->snapshot);
 	vm_status_finish(&status);
 	if (reads)
 		snprintf(s->vm, sizeof s->vm, "%s", vm_name);
@@ -154,9 +156,8 @@ static int remove_it(const char *name)
 
 static int rm_one(const char *name)
 {
-	CLEANUP_FREE char *words = str_printf("on demand from %s:", name);
-	struct search s = { .words = words };
-	int r = words ? cli_each_vm(vm_reads_it, &s) : -ENOMEM;
+	struct search s = { .snapshot = name };
+	int r = cli_each_vm(vm_reads_it, &s);
 
 	if (r == 1)
 		return fail(UVMS_EXIT_BUSY, NULL, "uvms stop it first",

@@ -122,6 +122,7 @@ static void print(const struct vm_status *s)
 
 		line("mounted", text);
 	}
+	line("snapshot", s->snapshot);
 	line("restored", s->restored);
 	line("isolation", s->isolation);
 	line_time("started", s->started_usec);

@@ -309,12 +309,10 @@ static int plan_restore(struct sv *sv)
 {
 	const char *reason = NULL;
 
-	sv->status.restored =
-		sv_choose_on_demand(sv, &reason)
-			? str_printf("on demand from %s: memory is read as the guest needs it",
-				  sv->restore)
-			: str_printf("copied from %s: %s", sv->restore, reason);
-	return sv->status.restored ? 0 : -ENOMEM;
+	sv->status.restored = sv_choose_on_demand(sv, &reason)
+				      ? strdup("on demand: memory is read as the guest needs it")
+				      : str_printf("copied: %s", reason);
+	return sv->status.restored ? str_set(&sv->status.snapshot, sv->restore) : -ENOMEM;
 }
 
 int sv_plan_build(struct sv *sv, char **ret_reason, char **ret_next)

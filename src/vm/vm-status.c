@@ -36,6 +36,7 @@ static const struct json_field status_fields[] = {
 	JSON_FIELD(struct vm_status, exit_source, JSON_STR),
 	JSON_FIELD(struct vm_status, network, JSON_STR),
 	JSON_FIELD(struct vm_status, restored, JSON_STR),
+	JSON_FIELD(struct vm_status, snapshot, JSON_STR),
 	JSON_FIELD(struct vm_status, isolation, JSON_STR),
 	JSON_FIELD(struct vm_status, attached, JSON_STRV, .max = 64),
 	JSON_FIELD(struct vm_status, stopped, JSON_STR),

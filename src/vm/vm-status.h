@@ -40,6 +40,7 @@ struct vm_status {
 	char *exit_source;     /* cmd, signal: the end of the VM's own command */
 	char *network;         /* "user ADDRESS", or that it is lost; NULL: none */
 	char *restored;        /* how its memory came; NULL: it booted */
+	char *snapshot;        /* from which one; the same */
 	char *isolation;       /* what was reached, words separated by spaces */
 	char **attached;       /* volumes that were added while it ran */
 	char *stopped;         /* vmm, vsockd, namespace: stopped by a signal right now */

@@ -269,7 +269,8 @@ def snapshot(c):
         for _ in range(2):
             c.host.run("restore", name("a"), check=0)
             equal(c.host.status(vm)["state"], "running", "restored")
-            equal(c.host.status(vm)["restored"], f"copied from {name('a')}: the back-end cannot read it on demand", "how")
+            s = c.host.status(vm)
+            equal((s["snapshot"], s["restored"]), (name("a"), "copied: the back-end cannot read it on demand"), "how")
             true("\nvmm " in (c.host.runtime / vm / "current/trace").read_text(), "trace")
             c.end(vm, "clean")
 

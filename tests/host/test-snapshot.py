@@ -20,7 +20,7 @@ def on_demand(host):
     host.run("exec", vm, "sh", "-c", "until [ -s /tmp/sum ]; do sleep 0.1; done", check=0)
     try:
         host.run("snapshot", "--stop", vm, kept, check=0)
-        for group, mode, how in ((0, 0o600, f"copied from {kept}: /dev/userfaultfd is closed"), (os.stat("/dev/kvm").st_gid, 0o660, f"on demand from {kept}:")):
+        for group, mode, how in ((0, 0o600, "copied: /dev/userfaultfd is closed"), (os.stat("/dev/kvm").st_gid, 0o660, "on demand:")):
             os.chown(DEVICE, 0, group)
             os.chmod(DEVICE, mode)
             host.run("restore", kept, check=0)
